@@ -1,0 +1,137 @@
+"""Case: the models under audit with their evidence; and what methods and audits are."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from expunge.data import PARTS, Access, Part, Split
+from expunge.errors import ModelError
+from expunge.finding import Finding, Ideal, Series, finding
+from expunge.runtime import Runtime
+from expunge.training import predict
+
+
+class Method(Protocol):
+    """A way to forget: a frozen dataclass of settings that is called with a model."""
+
+    reads: ClassVar[frozenset[Part]]
+
+    def __call__(self, model: nn.Module, access: Access, runtime: Runtime) -> nn.Module:
+        """Return a new model that has forgotten the request; leave `model` as it was."""
+
+
+class Audit(Protocol):
+    """A question about a case: a frozen dataclass of settings that is called with it."""
+
+    level: ClassVar[int | None]
+
+    def __call__(self, case: "Case") -> list[Finding]:
+        """Return the findings; change no model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What one model says of every row of every part, gathered once and shared by all audits."""
+
+    model: nn.Module
+    logits: Mapping[Part, Float[Tensor, "rows classes"]]
+    """On the CPU, in the order of the rows; an empty part has no rows."""
+    labels: Mapping[Part, Int64[Tensor, " rows"]]
+
+    def probabilities(self, part: Part) -> Float[Tensor, "rows classes"]:
+        """Return the softmax of a part's logits."""
+        return self.logits[part].softmax(dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Everything an audit may look at."""
+
+    split: Split
+    original: Evidence
+    unlearned: Evidence
+    retrained: tuple[Evidence, ...]
+    runtime: Runtime
+
+    def measure(
+        self,
+        name: str,
+        value: Callable[[Evidence], float | None],
+        *,
+        level: int | None,
+        meaning: str,
+        better: Ideal = "retrained",
+        note: str | None = None,
+        series: Series | None = None,
+    ) -> Finding:
+        """Return the finding of a number that each model has by itself."""
+        return finding(
+            name,
+            original=value(self.original),
+            unlearned=value(self.unlearned),
+            retrained=[value(evidence) for evidence in self.retrained],
+            level=level,
+            meaning=meaning,
+            better=better,
+            note=note,
+            series=series,
+        )
+
+    def series(self, x: Sequence[str], axis: str, values: Callable[[Evidence], Sequence[float]]) -> Series:
+        """Return the series of a row of numbers that each model has by itself."""
+        return Series(
+            x=tuple(x),
+            axis=axis,
+            original=_floats(values(self.original)),
+            unlearned=_floats(values(self.unlearned)),
+            retrained=tuple(_floats(values(evidence)) for evidence in self.retrained),
+        )
+
+
+def open_case(
+    split: Split, original: nn.Module, unlearned: nn.Module, retrained: Sequence[nn.Module], runtime: Runtime
+) -> Case:
+    """Gather the evidence of all models.
+
+    Raises:
+        ModelError: A model gives logits that are not finite, or not one per class.
+    """
+    models = [("original", original), ("unlearned", unlearned)]
+    models += [(f"retrained {number}", model) for number, model in enumerate(retrained, start=1)]
+    gathered = []
+    with runtime.stage("evidence", len(models)) as advance:
+        for name, model in models:
+            gathered.append(_gather(name, model, split, runtime))
+            advance(1)
+    return Case(
+        split=split,
+        original=gathered[0],
+        unlearned=gathered[1],
+        retrained=tuple(gathered[2:]),
+        runtime=runtime,
+    )
+
+
+def _gather(name: str, model: nn.Module, split: Split, runtime: Runtime) -> Evidence:
+    classes = len(split.label_names)
+    logits: dict[Part, Tensor] = {}
+    labels: dict[Part, Tensor] = {}
+    for part in PARTS:
+        if len(split[part]) == 0:
+            logits[part], labels[part] = torch.zeros(0, classes), torch.zeros(0, dtype=torch.int64)
+            continue
+        logits[part], labels[part] = predict(model, split[part], runtime)
+        if logits[part].ndim != 2 or logits[part].shape[1] != classes:
+            shape = tuple(logits[part].shape)
+            raise ModelError(f"expected logits (rows, {classes}) of the {name} model, got {shape}")
+        if not logits[part].isfinite().all():
+            raise ModelError(f"expected finite logits of the {name} model on {part}, got NaN or infinity")
+    return Evidence(model=model, logits=logits, labels=labels)
+
+
+def _floats(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)

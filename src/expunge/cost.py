@@ -1,0 +1,66 @@
+"""What a piece of work costs: seconds by stage, floating-point operations, memory."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass
+class Cost:
+    """A running bill. Operations are counted by PyTorch's own counter, seconds by the wall clock."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds by stage, in the order in which the stages ran."""
+    flops: int = 0
+    """Floating-point operations of all counted steps (a multiplication with an addition counts as two)."""
+    _measured: dict[object, int] = field(default_factory=dict, repr=False)
+
+    @contextmanager
+    def stage(self, name: str, device: torch.device) -> Iterator[None]:
+        """Add the time spent inside to a stage."""
+        _wait(device)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            _wait(device)
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    @contextmanager
+    def step(self, kind: object) -> Iterator[None]:
+        """Count the operations done inside.
+
+        Steps of one kind do the same operations on the same shapes: the first is measured while it runs, the
+        others are added from memory, so that counting costs nothing but the first step's few milliseconds.
+        """
+        if kind not in self._measured:
+            with FlopCounterMode(display=False) as counter:
+                yield
+            self._measured[kind] = int(counter.get_total_flops())
+        else:
+            yield
+        self.flops += self._measured[kind]
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the most memory in use so far: of the GPU's allocator, or on CPU the whole process's resident set."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

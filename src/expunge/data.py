@@ -1,0 +1,237 @@
+"""Data, and who may see which part of it: Data, Request, Split and Access."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64, Shaped
+from torch import Tensor, nn
+
+from expunge.errors import AccessError, DataError, RequestError, did_you_mean
+from expunge.rows import Indices, Rows, TakenRows
+
+Part = Literal["retain", "forget", "retain_test", "forget_test"]
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A labelled set in two halves, as a data set's file returns it."""
+
+    train: Rows
+    test: Rows
+    label_names: tuple[str, ...]
+    """One name per class; its length is the number of classes."""
+    input_size: tuple[int, ...]
+    """Shape of one input, e.g. (channels, height, width)."""
+    mean: tuple[float, ...] = ()
+    """Mean per channel that the inputs were normalised with; empty if they were not."""
+    std: tuple[float, ...] = ()
+    """Standard deviation per channel that the inputs were normalised with; empty if they were not."""
+
+    def __post_init__(self) -> None:
+        for name, rows in (("train", self.train), ("test", self.test)):
+            if len(rows) == 0:
+                raise DataError(f"expected {name} rows, got none")
+            lowest, highest = int(rows.labels.min()), int(rows.labels.max())
+            if lowest < 0 or highest >= len(self.label_names):
+                raise DataError(
+                    f"expected {name} labels from 0 to {len(self.label_names) - 1}, got {lowest} to {highest}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to forget: whole classes, or single training rows.
+
+    Classes are indices or names; `split` resolves names against the data.
+    """
+
+    classes: tuple[int | str, ...] = ()
+    """Classes to forget, each an index or a name."""
+    rows: tuple[int, ...] = ()
+    """Indices of single training rows to forget."""
+
+    def __post_init__(self) -> None:
+        if bool(self.classes) == bool(self.rows):
+            raise RequestError("expected either classes or rows to forget, got " + ("both" if self.rows else "none"))
+        for what, items in (("class", self.classes), ("row", self.rows)):
+            if len(set(items)) < len(items):
+                raise RequestError(f"expected each {what} once, got {list(items)}")
+
+    def resolve(self, label_names: Sequence[str]) -> "Request":
+        """Return the same request with every class as an index.
+
+        Raises:
+            RequestError: A class is unknown or ambiguous, one is named twice, or no class would be left.
+        """
+        if self.rows:
+            return self
+        classes = sorted(_class_index(item, label_names) for item in self.classes)
+        if len(set(classes)) < len(classes):
+            raise RequestError(f"expected each class once, got {list(self.classes)}")
+        if len(classes) == len(label_names):
+            raise RequestError(f"expected at least one class to retain, got all {len(label_names)} to forget")
+        return Request(classes=tuple(classes))
+
+
+def _class_index(item: int | str, label_names: Sequence[str]) -> int:
+    number = int(item) if isinstance(item, int) or (item.lstrip("#-").isdecimal() and "#" not in item[1:]) else None
+    by_index = number if number is not None and 0 <= number < len(label_names) else None
+    if isinstance(item, str) and not item.startswith("#") and item in label_names:
+        by_name = label_names.index(item)
+        if by_index not in (None, by_name):
+            raise RequestError(
+                f"expected one class, got {item!r}, the name of class {by_name} and the index of class "
+                f"{label_names[by_index or 0]!r}: write #{by_name} or #{by_index}"
+            )
+        return by_name
+    if by_index is not None:
+        return by_index
+    raise RequestError(
+        f"expected a class of the data, got {item!r}"
+        + (f" (indices: 0 to {len(label_names) - 1})" if number is not None else did_you_mean(str(item), label_names))
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """The data in four parts: training and test rows, to retain and to forget."""
+
+    request: Request
+    """The request with every class as an index."""
+    label_names: tuple[str, ...]
+    input_size: tuple[int, ...]
+    parts: Mapping[Part, Rows]
+
+    def __getitem__(self, part: Part) -> Rows:
+        return self.parts[part]
+
+
+def split(data: Data, request: Request) -> Split:
+    """Split data by a request.
+
+    For a request of classes, a test row belongs to ``forget_test`` if its class does. For single rows the test
+    set has nothing to forget: ``forget_test`` is empty.
+
+    Raises:
+        RequestError: The request names an unknown class, a class without training rows, a row out of range, or
+            leaves nothing to retain.
+    """
+    request = request.resolve(data.label_names)
+    train, test = data.train.labels, data.test.labels
+    if request.rows:
+        if min(request.rows) < 0 or max(request.rows) >= len(train):
+            raise RequestError(
+                f"expected training rows from 0 to {len(train) - 1}, got {min(request.rows)} to {max(request.rows)}"
+            )
+        forget, forget_test = np.isin(np.arange(len(train)), request.rows), np.zeros(len(test), dtype=bool)
+    else:
+        for index in request.classes:
+            if not (train == index).any():
+                name = data.label_names[int(index)]
+                raise RequestError(f"expected a class with training rows, got class {index} ({name!r}) with none")
+        forget, forget_test = np.isin(train, request.classes), np.isin(test, request.classes)
+    if forget.all():
+        raise RequestError(f"expected rows to retain, got all {len(train)} training rows to forget")
+    if forget_test.all():
+        raise RequestError(f"expected test rows of retained classes, got all {len(test)} test rows to forget")
+    masks: dict[Part, tuple[Rows, Bool[np.ndarray, " rows"]]] = {
+        "retain": (data.train, ~forget),
+        "forget": (data.train, forget),
+        "retain_test": (data.test, ~forget_test),
+        "forget_test": (data.test, forget_test),
+    }
+    parts = {part: TakenRows(rows, np.flatnonzero(mask)) for part, (rows, mask) in masks.items()}
+    return Split(request=request, label_names=data.label_names, input_size=data.input_size, parts=parts)
+
+
+def subset(rows: Rows, per_class: int, generator: torch.Generator) -> Rows:
+    """Return a random choice of at most `per_class` rows of every class, without reading any."""
+    order = torch.randperm(len(rows), generator=generator).numpy()
+    labels = rows.labels[order]
+    chosen = [order[labels == index][:per_class] for index in np.unique(labels)]
+    return TakenRows(rows, np.sort(np.concatenate(chosen)))
+
+
+@dataclass(frozen=True)
+class Count:
+    """How much of a part a method has read."""
+
+    rows: int
+    """Distinct rows read."""
+    reads: int
+    """Reads in all: a row read in three epochs counts three times."""
+
+
+@dataclass
+class _CountedRows:
+    """Rows that count every read. Labels are free: they are what a request names."""
+
+    rows: Rows
+    reads: int = 0
+    seen: Bool[np.ndarray, " rows"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seen = np.zeros(len(self.rows), dtype=bool)
+
+    @property
+    def labels(self) -> Int64[np.ndarray, " rows"]:
+        return self.rows.labels
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, indices: Indices) -> tuple[Shaped[Tensor, "rows ..."], Int64[Tensor, " rows"]]:
+        self.reads += len(indices)
+        self.seen[indices] = True
+        return self.rows.batch(indices)
+
+
+class Access:
+    """The guard: what a method sees of a Split.
+
+    It holds the declared parts alone, so no path leads from it to any other, and counts every row read.
+
+    Args:
+        parts: All parts of the data.
+        reads: The parts that the method declares.
+        build: Makes a fresh network of the model's architecture, with new random weights.
+    """
+
+    def __init__(self, parts: Split, reads: Iterable[Part], build: Callable[[], nn.Module]) -> None:
+        self.request = parts.request
+        self.num_classes = len(parts.label_names)
+        self.input_size = parts.input_size
+        self.build = build
+        self._counted = {part: _CountedRows(parts[part]) for part in reads}
+
+    def __getitem__(self, part: Part) -> Rows:
+        """Return the rows of a declared part.
+
+        Raises:
+            AccessError: The method did not declare this part.
+        """
+        if part not in self._counted:
+            raise AccessError(f"expected a part among {sorted(self._counted)} that the method declares, got {part!r}")
+        return self._counted[part]
+
+    def classes(self) -> tuple[int, ...]:
+        """Return the classes to forget.
+
+        Raises:
+            RequestError: The request is of single rows.
+        """
+        if self.request.rows:
+            raise RequestError(
+                f"expected a request of whole classes, got {len(self.request.rows)} single rows: "
+                "choose a method that can forget rows, such as 'retrain'"
+            )
+        return tuple(int(index) for index in self.request.classes)
+
+    def counts(self) -> dict[Part, Count]:
+        """Return how much was read of every part; a part that was never handed out has zeros."""
+        nothing = dict.fromkeys(PARTS, Count(0, 0))
+        return nothing | {part: Count(int(rows.seen.sum()), rows.reads) for part, rows in self._counted.items()}

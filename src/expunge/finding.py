@@ -1,0 +1,100 @@
+"""Finding: one number of an audit beside the same number of the original and of retrained models. No torch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+Ideal = Literal["retrained", "lower", "higher"]
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """The numbers behind a number: a distribution or a curve, for each model."""
+
+    x: tuple[str, ...]
+    """What each value stands for: class names, layers, steps."""
+    axis: str
+    """What x is, for a person."""
+    original: tuple[float, ...]
+    unlearned: tuple[float, ...]
+    retrained: tuple[tuple[float, ...], ...]
+    """One row per retrained model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One number of an audit, beside the same number of the original and of retrained models."""
+
+    name: str
+    """Audit and quantity, as in ``accuracy/forget_test``."""
+    level: int | None
+    """Level that it counts for, 0 to 4; None if it only informs."""
+    original: float | None
+    unlearned: float | None
+    retrained: float | None
+    """Mean over the retrained models. None means "not known", never a default number."""
+    band: Interval | None
+    """Where a model retrained with another seed falls; None with fewer than two retrained models."""
+    inside: bool | None
+    """Whether the unlearned model is inside the band."""
+    better: Ideal
+    """The ideal; mostly "like the retrained model"."""
+    meaning: str
+    """One plain sentence: what the number says."""
+    note: str | None = None
+    """Why a number is missing or must be read with care."""
+    series: Series | None = None
+
+
+def finding(
+    name: str,
+    *,
+    original: float | None,
+    unlearned: float | None,
+    retrained: Sequence[float | None],
+    level: int | None,
+    meaning: str,
+    better: Ideal = "retrained",
+    note: str | None = None,
+    series: Series | None = None,
+) -> Finding:
+    """Return a finding: the mean of the retrained models, their band, and whether the unlearned model is inside."""
+    known = [value for value in retrained if value is not None]
+    complete = len(known) == len(retrained)
+    band = retrained_band(known) if complete else None
+    if note is None and not retrained:
+        note = "no reference"
+    elif note is None and level is not None and len(retrained) == 1:
+        note = "one reference gives no band: give at least two retrained models"
+    return Finding(
+        name=name,
+        level=level,
+        original=original,
+        unlearned=unlearned,
+        retrained=float(np.mean(known)) if known and complete else None,
+        band=band if level is not None else None,
+        inside=band[0] <= unlearned <= band[1] if level is not None and band and unlearned is not None else None,
+        better=better,
+        meaning=meaning,
+        note=note,
+        series=series,
+    )
+
+
+def retrained_band(values: Sequence[float], confidence: float = 0.99) -> Interval | None:
+    """Return where the number of one more retrained model falls, with the given confidence.
+
+    The prediction interval of a normal sample, ``mean ± t(n - 1) s sqrt(1 + 1/n)``, stretched to hold every value
+    that was seen; see Geisser, "Predictive Inference", 1993. None with fewer than two values, which have no spread.
+    """
+    if len(values) < 2:
+        return None
+    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
+    quantile = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
+    half = quantile * spread * math.sqrt(1 + 1 / len(values))
+    return min(mean - half, *values), max(mean + half, *values)

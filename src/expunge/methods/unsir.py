@@ -1,0 +1,150 @@
+"""unsir: learn noise that the model is surest is not the class, impair with it, repair without it.
+
+Tarun, Chundawat, Mandal and Kankanhalli, "Fast Yet Effective Machine Unlearning", IEEE TNNLS 2024,
+https://arxiv.org/abs/2111.08947. The forgotten rows are never read: the model itself, the names of the classes and
+a subset of the retained rows are enough.
+
+1. Noise. Start from N(0, 1) images. With the model frozen, maximise their cross-entropy with the class that they
+   stand for, less a penalty on their size (Adam).
+2. Impair. Train one pass on the retain subset together with the noise, labelled with the class it was made for, at
+   a high learning rate: what the weights knew of the class is overwritten.
+3. Repair. Train one pass on the retain subset alone, at a lower rate.
+
+Reads: retain.
+
+Differences from the authors' notebook, which `unsir_notebook` keeps: every class's noise carries its own label; all
+noise images are used; the model is in evaluation mode while noise is learned, so that batch-norm statistics stay as
+they were; no gradients reach the weights in that step. Differences from the paper: the noise of all classes is
+learned in one batch that the classes share, and makes up a fixed share of the impair step, so that the cost does
+not grow with their number; the retain subset is drawn at random and not the first rows.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Gt, Lt
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+
+from expunge.data import Access, Part, subset
+from expunge.network import copy_of
+from expunge.rows import JoinedRows, TakenRows, TensorRows
+from expunge.runtime import Runtime
+from expunge.settings import settings
+from expunge.training import Count, NotNegative, Positive, adam, fit
+
+
+@settings
+class Unsir:
+    """Error-maximising noise, impair, repair; never reads the forgotten rows."""
+
+    reads: ClassVar[frozenset[Part]] = frozenset({"retain"})
+
+    noise: Literal["learned", "gaussian", "zeros"] = "learned"
+    """What stands for the class in the impair step; the last two are controls."""
+    noise_images: Count = 128
+    """Noise images in all, shared evenly by the forgotten classes (at least one each)."""
+    noise_steps: Count = 40
+    """Steps of Adam on the noise."""
+    noise_lr: Positive = 0.1
+    """Adam's learning rate on the noise, in units of the normalised input."""
+    noise_penalty: NotNegative = 0.1
+    """Weight of the squared L2 norm of a noise image."""
+    noise_share: Annotated[float, Gt(0), Lt(1)] = 0.35
+    """Share of noise among the rows of the impair step; images are repeated to fill it."""
+    retain_rows_per_class: Count = 1000
+    """Retained rows drawn per class; all of a class that has fewer."""
+    batch_size: Count = 64
+    """Rows per step of impair and repair."""
+    impair_lr: Positive = 0.02
+    """Adam's learning rate in the impair step."""
+    repair_lr: Positive = 0.01
+    """Adam's learning rate in the repair step."""
+    impair_epochs: Count = 1
+    """Passes of the impair step."""
+    repair_epochs: Count = 1
+    """Passes of the repair step."""
+
+    def __call__(self, model: nn.Module, access: Access, runtime: Runtime) -> nn.Module:
+        """Return a copy that has forgotten the classes.
+
+        Raises:
+            RequestError: The request is of single rows.
+            DivergedError: A rate is too high for this model.
+        """
+        labels = torch.tensor(access.classes()).repeat(-(-self.noise_images // len(access.classes())))
+        shape = (len(labels), *access.input_size)
+        match self.noise:
+            case "learned":
+                start = torch.randn(shape, generator=runtime.generator("unsir/noise"))
+                images = maximise_error(
+                    model,
+                    start,
+                    labels,
+                    runtime,
+                    steps=self.noise_steps,
+                    lr=self.noise_lr,
+                    penalty=self.noise_penalty,
+                )
+            case "gaussian":
+                images = torch.randn(shape, generator=runtime.generator("unsir/noise"))
+            case "zeros":
+                images = torch.zeros(shape)
+        for index in access.classes():
+            runtime.images["noise", index] = images[labels == index][:8]
+
+        forgetting = copy_of(model)
+        retain = subset(access["retain"], self.retain_rows_per_class, runtime.generator("unsir/retain"))
+        repeats = round(len(retain) * self.noise_share / (1 - self.noise_share))
+        noise = TakenRows(TensorRows(images, labels), torch.arange(repeats).remainder(len(images)).numpy())
+        for stage, rows, epochs, lr in (
+            ("impair", JoinedRows(retain, noise), self.impair_epochs, self.impair_lr),
+            ("repair", retain, self.repair_epochs, self.repair_lr),
+        ):
+            fit(forgetting, rows, runtime, adam(epochs=epochs, batch_size=self.batch_size, lr=lr), stage=stage)
+        return forgetting
+
+
+def maximise_error(
+    model: nn.Module,
+    start: Float[Tensor, "images ..."],
+    labels: Int64[Tensor, " images"],
+    runtime: Runtime,
+    *,
+    steps: int,
+    lr: float,
+    penalty: float,
+) -> Float[Tensor, "images ..."]:
+    """Return inputs that the model is surest do not belong to the classes in `labels`.
+
+    Minimises ``-cross_entropy(model(x), labels) + penalty * mean over images of ||x||²`` over x by Adam, with the
+    model in evaluation mode and its weights out of the graph (the paper's equation for the noise).
+
+    Args:
+        model: Left as it is.
+        start: Where the inputs start, on the CPU.
+        labels: The class that each input is to be unlike.
+        runtime: Where.
+        steps: Steps of Adam.
+        lr: Its learning rate.
+        penalty: Weight of the squared norm, summed over an input's elements.
+
+    Returns:
+        As many inputs, on the CPU.
+    """
+    frozen = copy_of(model).eval().requires_grad_(False)
+    network = runtime.place(frozen)
+    images = start.to(runtime.device, copy=True).requires_grad_()
+    labels = labels.to(runtime.device)
+    optimizer = torch.optim.Adam([images], lr)
+    with runtime.stage("noise", steps) as advance:
+        for _ in range(steps):
+            with runtime.cost.step(("noise", images.shape)):
+                error = functional.cross_entropy(network(images), labels)
+                size = images.flatten(1).square().sum(1).mean()
+                optimizer.zero_grad()
+                runtime.backward(penalty * size - error)
+            optimizer.step()
+            advance(1)
+    return images.detach().cpu()

@@ -1,0 +1,117 @@
+"""Result: settings, findings, cost, reads and environment of one run; JSON; the report's only input."""
+
+import dataclasses
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+from pydantic import TypeAdapter, ValidationError
+
+from expunge.errors import DataError
+from expunge.finding import Finding
+
+SCHEMA = 1
+Level = Literal["none", "L0", "L1", "L2", "L3", "L4"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    """What forgetting cost."""
+
+    seconds: dict[str, float]
+    """By stage, with ``total``, and ``retrain`` for the mean of one retraining if there was any."""
+    flops: int
+    """Floating-point operations of forgetting."""
+    epoch_equivalents: float | None
+    """The same in passes, forward and backward, over the whole training set."""
+    peak_memory_bytes: int
+    """The most memory in use by the process so far (on a GPU: on it)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture that the method made, as a PNG in base64."""
+
+    kind: str
+    label: str
+    png: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One run, whole. `to_json` and `from_json` are exact inverses."""
+
+    experiment: dict[str, Any]
+    """Data set, network, request, method, training, audits, number of references, seed."""
+    label_names: tuple[str, ...]
+    rows: dict[str, int]
+    """Number of rows of each part."""
+    findings: tuple[Finding, ...]
+    cost: Bill | None
+    """None if the unlearned model was made elsewhere."""
+    access: dict[str, dict[str, int]] | None
+    """``rows`` (distinct) and ``reads`` of each part by the method; None if the unlearned model was made elsewhere."""
+    level: Level
+    images: tuple[Picture, ...]
+    environment: dict[str, str]
+    schema: Literal[1] = 1
+
+    def to_json(self) -> str:
+        """Return the result as JSON; every number is finite."""
+        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+
+
+def from_json(text: str, source: str = "result") -> Result:
+    """Return the result that a JSON text holds.
+
+    Raises:
+        DataError: The text is not a result of schema 1.
+    """
+    try:
+        return TypeAdapter(Result, config=pydantic.ConfigDict(strict=True)).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise DataError(f"expected a result of schema {SCHEMA} in {source}, got {where}: {first['msg']}") from None
+
+
+def read_result(path: Path) -> Result:
+    """Return the result in a file.
+
+    Raises:
+        DataError: The file is missing or holds no result.
+    """
+    try:
+        return from_json(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"expected a result file, got {path}: {error}") from error
+
+
+def reached(findings: Sequence[Finding]) -> Level:
+    """Return the highest level whose findings, and those of all levels below, are all inside their bands.
+
+    A level without findings, or with one that could not be judged, is not reached.
+    """
+    level: Level = "none"
+    names: tuple[Level, ...] = ("L0", "L1", "L2", "L3", "L4")
+    for number, name in enumerate(names):
+        judged = [finding.inside for finding in findings if finding.level == number]
+        if not judged or not all(judged):
+            break
+        level = name
+    return level
+
+
+def environment(device: str) -> dict[str, str]:
+    """Return what the run ran on: versions, Python, machine."""
+    packages = ("expunge", "torch", "timm", "numpy", "lightning-fabric")
+    return {package: version(package) for package in packages} | {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device,
+    }

@@ -1,0 +1,177 @@
+"""Settings: frozen dataclasses that check themselves, and their way from and to TOML, JSON and the command line."""
+
+import dataclasses
+import functools
+import importlib
+import importlib.metadata
+import json
+import pkgutil
+import tomllib
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar, dataclass_transform
+
+import pydantic
+from pydantic import TypeAdapter, ValidationError
+
+from expunge.errors import SettingsError, did_you_mean
+
+Kind = Literal["methods", "audits", "datasets", "networks"]
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def settings(cls: type[T]) -> type[T]:
+    """Make a class a frozen, keyword-only dataclass whose fields are checked when it is made.
+
+    Raises (on construction):
+        SettingsError: ``"expected noise_lr > 0, got -1"``.
+    """
+    config = pydantic.ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+    checked: Any = pydantic.dataclasses.dataclass(cls, frozen=True, kw_only=True, config=config)
+    validate = checked.__init__
+
+    @functools.wraps(validate)
+    def init(self: T, **values: Any) -> None:
+        try:
+            validate(self, **values)
+        except ValidationError as error:
+            raise SettingsError(_explain(error, cls)) from None
+
+    checked.__init__ = init
+    return checked  # type: ignore[no-any-return]
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Return settings made from plain values, as they stand in TOML or JSON.
+
+    Raises:
+        SettingsError: A name is unknown ("did you mean"), or a value is of the wrong type or out of range.
+    """
+    try:
+        return TypeAdapter(cls).validate_json(json.dumps(values, allow_nan=False))
+    except ValidationError as error:
+        raise SettingsError(_explain(error, cls)) from None
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"expected plain finite values for {cls.__name__}, got {error}") from None
+
+
+def to_mapping(value: Any) -> dict[str, Any]:
+    """Return settings as plain values that JSON and TOML can hold."""
+    mapping: dict[str, Any] = TypeAdapter(type(value)).dump_python(value, mode="json")
+    return mapping
+
+
+def names(kind: Kind) -> list[str]:
+    """Return the command-line names of all methods, audits, data sets or networks."""
+    package = importlib.import_module(f"expunge.{kind}")
+    own = {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
+    return sorted(own | {point.name for point in importlib.metadata.entry_points(group=f"expunge.{kind}")})
+
+
+def find(kind: Kind, name: str) -> type[Any]:
+    """Return the class of a method, audit or data set by its name.
+
+    Args:
+        kind: The folder to look in.
+        name: ``unsir``; or a dotted path to a module outside the package, ``mypackage.mine``, which must hold a
+            class named after its last part, ``Mine``.
+
+    Raises:
+        SettingsError: Nothing has that name.
+    """
+    if "." in name:
+        path = name
+    elif name in {point.name for point in importlib.metadata.entry_points(group=f"expunge.{kind}")}:
+        path = importlib.metadata.entry_points(group=f"expunge.{kind}")[name].value
+    elif name in names(kind):
+        path = f"expunge.{kind}.{name}"
+    else:
+        raise SettingsError(f"expected one of the {kind}, got {name!r}{did_you_mean(name, names(kind))}")
+    class_name = "".join(word.capitalize() for word in path.rsplit(".", 1)[-1].split("_"))
+    try:
+        found = getattr(importlib.import_module(path), class_name)
+    except ImportError as error:
+        raise SettingsError(f"expected a module {path!r} that can be imported, got: {error}") from error
+    except AttributeError as error:
+        raise SettingsError(f"expected a class {class_name} in {path!r}, got none") from error
+    if not dataclasses.is_dataclass(found):
+        raise SettingsError(f"expected {path}.{class_name} to be a dataclass of settings")
+    assert isinstance(found, type)  # noqa: S101
+    return found
+
+
+def build(kind: Kind, values: Mapping[str, Any]) -> Any:
+    """Return a method, audit or data set from its name and settings, ``{"name": "unsir", "impair_lr": 0.02}``.
+
+    Raises:
+        SettingsError: The name is missing or unknown, or a setting is wrong.
+    """
+    if not isinstance(values.get("name"), str):
+        raise SettingsError(f"expected a name for one of the {kind}, got {dict(values)}")
+    return from_mapping(find(kind, values["name"]), {key: value for key, value in values.items() if key != "name"})
+
+
+def describe(value: Any) -> dict[str, Any]:
+    """Return the name and settings of a method, audit or data set: what `build` makes it from again."""
+    module = type(value).__module__
+    own = module.startswith("expunge.")
+    return {"name": module.rsplit(".", 1)[-1] if own else module} | to_mapping(value)
+
+
+def from_toml(text: str) -> dict[str, Any]:
+    """Return the values of a TOML text.
+
+    Raises:
+        SettingsError: The text is not TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"expected TOML, got: {error}") from None
+
+
+def from_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """Return nested values from ``key=value`` words; dots nest, values are spelt as in TOML, bare words are text.
+
+    Raises:
+        SettingsError: A word has no ``=``, or one key stands both for a value and for a table.
+    """
+    values: dict[str, Any] = {}
+    for word in assignments:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise SettingsError(f"expected key=value, got {word!r}")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *path, last = key.split(".")
+        table = values
+        for part in path:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise SettingsError(f"expected {part} to be a table or a value, got both in {word!r}")
+        table[last] = value
+    return values
+
+
+_BOUNDS = {
+    "greater_than": ("> ", "gt"),
+    "greater_than_equal": (">= ", "ge"),
+    "less_than": ("< ", "lt"),
+    "less_than_equal": ("<= ", "le"),
+}
+
+
+def _explain(error: ValidationError, cls: type[Any]) -> str:
+    """Return the first error as one line: what was expected, what came."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = [field.name for field in dataclasses.fields(cls)] if len(first["loc"]) == 1 else []
+        return f"expected a setting of {cls.__name__}, got {name!r}" + (did_you_mean(name, known) if known else "")
+    if first["type"] in _BOUNDS:
+        sign, bound = _BOUNDS[first["type"]]
+        return f"expected {name} {sign}{first['ctx'][bound]}, got {first['input']!r}"
+    wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"expected {name} to be {wanted}, got {first['input']!r}"

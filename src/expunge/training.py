@@ -1,0 +1,120 @@
+"""Training and prediction: the only two loops over rows."""
+
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+
+from expunge.errors import DivergedError
+from expunge.rows import Rows
+from expunge.runtime import Runtime, count_batches
+from expunge.settings import settings
+
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Count = Annotated[int, Ge(1)]
+
+
+@settings
+class Training:
+    """How to train a network on rows with cross-entropy."""
+
+    epochs: Count = 30
+    """Passes over the rows."""
+    batch_size: Count = 64
+    """Rows per step, over all processes."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    """PyTorch's optimiser of that name; sgd has Nesterov momentum 0.9."""
+    lr: Positive = 0.005
+    """Learning rate; with a one_cycle schedule the highest."""
+    weight_decay: NotNegative = 0.01
+    """Weight decay as the optimiser defines it."""
+    schedule: Literal["constant", "one_cycle"] = "one_cycle"
+    """Learning rate over the steps: constant, or PyTorch's OneCycleLR."""
+
+
+def adam(*, epochs: int, batch_size: int, lr: float) -> Training:
+    """Return plain Adam at a constant rate, without weight decay: how the UNSIR papers take every step."""
+    return Training(
+        epochs=epochs, batch_size=batch_size, optimizer="adam", lr=lr, weight_decay=0.0, schedule="constant"
+    )
+
+
+def fit(model: nn.Module, rows: Rows, runtime: Runtime, training: Training, *, stage: str) -> None:
+    """Train a model in place on rows. Weights that are frozen stay as they are.
+
+    Args:
+        model: Returns logits (rows, classes). Left on the runtime's device, in the mode that it came in, with no
+            gradients.
+        rows: What to train on.
+        runtime: Where; the streams ``{stage}/order`` and ``{stage}/dropout`` are drawn from.
+        training: How.
+        stage: Name for progress, cost and random streams.
+
+    Raises:
+        DivergedError: A loss was not finite; the model is then not usable.
+    """
+    was_training = model.training
+    model.to(runtime.device).train()
+    optimizer = make_optimizer(model, training)
+    steps = count_batches(len(rows), training.batch_size, training.epochs)
+    schedule = (
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=steps)
+        if training.schedule == "one_cycle"
+        else None
+    )
+    network, stepper = runtime.setup(model, optimizer)
+    total = torch.zeros((), device=runtime.device)
+    with runtime.seeded(f"{stage}/dropout"), runtime.stage(stage, steps) as advance:
+        batches = runtime.batches(rows, training.batch_size, epochs=training.epochs, stream=f"{stage}/order")
+        for inputs, labels, weight in batches:
+            with runtime.cost.step((stage, inputs.shape)):
+                loss = functional.cross_entropy(network(inputs), labels) * weight
+                stepper.zero_grad()
+                runtime.backward(loss)
+            stepper.step()
+            if schedule is not None:
+                schedule.step()
+            total += loss.detach()
+            advance(1)
+        if not total.isfinite():
+            raise DivergedError(f"expected a finite loss in {stage}, got {total.item()}: lower the learning rate")
+    model.zero_grad(set_to_none=True)
+    model.train(was_training)
+
+
+def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """Return the optimiser of the weights that are not frozen."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    match training.optimizer:
+        case "sgd":
+            return torch.optim.SGD(
+                weights, training.lr, momentum=0.9, nesterov=True, weight_decay=training.weight_decay
+            )
+        case "adam":
+            return torch.optim.Adam(weights, training.lr, weight_decay=training.weight_decay)
+        case "adamw":
+            return torch.optim.AdamW(weights, training.lr, weight_decay=training.weight_decay)
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, rows: Rows, runtime: Runtime, *, batch_size: int = 512
+) -> tuple[Float[Tensor, "rows classes"], Int64[Tensor, " rows"]]:
+    """Return logits and labels of all rows, in order, on the CPU, with the model in evaluation mode.
+
+    The model is left in the mode that it came in.
+    """
+    was_training = model.training
+    network = runtime.place(model.eval())
+    logits, labels = [], []
+    for inputs, targets, _ in runtime.batches(rows, batch_size):
+        with runtime.cost.step(("predict", inputs.shape)):
+            logits.append(network(inputs).float())
+        labels.append(targets)
+    model.train(was_training)
+    gathered = [runtime.gather(torch.cat(values), len(rows), batch_size).cpu() for values in (logits, labels)]
+    return gathered[0], gathered[1]
