@@ -1,20 +1,31 @@
 """Case: the models under audit with their evidence; and what methods and audits are."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from statistics import fmean
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from expunge.data import PARTS, Access, Part, Split
+from expunge.data import PARTS, Access, Data, Part, Split
 from expunge.errors import ModelError
-from expunge.finding import Finding, Ideal, Series, finding
+from expunge.finding import Finding, Ideal, Interval, Series, finding
 from expunge.runtime import Runtime
 from expunge.training import predict
 
 
+@runtime_checkable
+class Dataset(Protocol):
+    """Where rows come from: a frozen dataclass of settings."""
+
+    def load(self) -> Data:
+        """Return the data."""
+
+
+@runtime_checkable
 class Method(Protocol):
     """A way to forget: a frozen dataclass of settings that is called with a model."""
 
@@ -24,6 +35,7 @@ class Method(Protocol):
         """Return a new model that has forgotten the request; leave `model` as it was."""
 
 
+@runtime_checkable
 class Audit(Protocol):
     """A question about a case: a frozen dataclass of settings that is called with it."""
 
@@ -33,9 +45,12 @@ class Audit(Protocol):
         """Return the findings; change no model."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
-    """What one model says of every row of every part, gathered once and shared by all audits."""
+    """What one model says of every row of every part, gathered once and shared by all audits.
+
+    Each is equal to itself alone, and can be the key of a dictionary.
+    """
 
     model: nn.Module
     logits: Mapping[Part, Float[Tensor, "rows classes"]]
@@ -67,8 +82,11 @@ class Case:
         better: Ideal = "retrained",
         note: str | None = None,
         series: Series | None = None,
+        references: int = 2,
+        limits: Interval = (-math.inf, math.inf),
+        step: float = 0.0,
     ) -> Finding:
-        """Return the finding of a number that each model has by itself."""
+        """Return the finding of a number that each model has by itself; the arguments are those of `finding`."""
         return finding(
             name,
             original=value(self.original),
@@ -79,7 +97,42 @@ class Case:
             better=better,
             note=note,
             series=series,
+            references=references,
+            limits=limits,
+            step=step,
         )
+
+    def row(self, part: Part) -> float:
+        """Return the step of a share of the rows of a part: one row; of a part without rows, all of it."""
+        return 1 / max(1, len(self.original.labels[part]))
+
+    @property
+    def models(self) -> tuple[Evidence, ...]:
+        """The evidence of all models: original, unlearned, then the retrained ones."""
+        return self.original, self.unlearned, *self.retrained
+
+    def missing(self, part: Part) -> str | None:
+        """Return a note that the part has no rows, or None if it has some."""
+        return None if len(self.original.labels[part]) else f"no rows in {part}"
+
+    def beside_retrained(
+        self, distance: Callable[[Evidence, Sequence[Evidence]], float]
+    ) -> Callable[[Evidence], float | None]:
+        """Return the function that measures a model against retrained ones.
+
+        A retrained model is measured against all the others. Any other model is measured against each choice of all
+        retrained models but one, and gets the mean, so that it is held against as many models as they are. None if
+        nothing is left to measure against. A band of such numbers takes three references: two are equally far from
+        each other.
+        """
+
+        def value(evidence: Evidence) -> float | None:
+            others = [[other for other in self.retrained if other is not left_out] for left_out in self.retrained]
+            if evidence in self.retrained:
+                others = [others[self.retrained.index(evidence)]]
+            return fmean(distance(evidence, models) for models in others) if others and others[0] else None
+
+        return value
 
     def series(self, x: Sequence[str], axis: str, values: Callable[[Evidence], Sequence[float]]) -> Series:
         """Return the series of a row of numbers that each model has by itself."""

@@ -14,8 +14,8 @@ from torch import nn
 import expunge.networks  # noqa: F401  registers our networks with timm
 from expunge.data import Data
 from expunge.errors import ModelError, did_you_mean
-from expunge.files import file_hash, new_folder
-from expunge.network import known
+from expunge.files import file_hash
+from expunge.network import architecture, known
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -27,51 +27,40 @@ class Checkpoint:
 
     model: nn.Module
     label_names: tuple[str, ...]
-    history: tuple[dict[str, Any], ...]
-    """What was done to the weights since training began: one entry per request."""
+    input_size: tuple[int, ...]
+    about: dict[str, Any]
+    """How the weights came about: ``training``, ``history`` (one entry per request), ``parent`` (a hash)."""
     hash: str
     """SHA-256 of the weights file."""
 
+    def child(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """Return the `about` of a model made from this one."""
+        return self.about | {"history": [*self.about.get("history", []), entry], "parent": self.hash}
 
-def save_model(
-    model: nn.Module,
-    path: Path,
-    data: Data,
-    *,
-    parent: Checkpoint | None = None,
-    entry: dict[str, Any] | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write a model folder that ``timm.create_model("local-dir:PATH", pretrained=True)`` loads.
+
+def save_model(model: nn.Module, folder: Path, data: Data, about: dict[str, Any]) -> None:
+    """Fill an empty folder so that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads it.
 
     Args:
         model: A network of timm's factory.
-        path: The folder to make.
+        folder: An existing folder; that it appears whole or not at all is for the caller (``files.new_folder``).
         data: Gives label names, input size, mean and standard deviation.
-        parent: The model that this one was made from.
-        entry: What was done to the parent: joins its history.
-        overwrite: Replace what is there.
+        about: How the weights came about; see `Checkpoint`.
 
     Raises:
         ModelError: The network is not of timm's factory.
-        OutputError: The folder cannot be written or is not empty.
     """
-    if "architecture" not in (getattr(model, "pretrained_cfg", None) or {}):
+    if architecture(model) is None:
         raise ModelError(f"expected a network that timm can build again, got {type(model).__name__}")
-    history = (*parent.history, entry) if parent and entry else ()
-    extra = {
-        "label_names": list(data.label_names),
-        "expunge": {"history": list(history), "parent": parent.hash if parent else None},
-    }
+    folder.mkdir(exist_ok=True)
     normalised = {"mean": data.mean, "std": data.std} if data.mean else {}
-    with new_folder(path, overwrite=overwrite) as folder:
-        save_file({name: value.contiguous().cpu() for name, value in model.state_dict().items()}, folder / WEIGHTS)
-        save_config_for_hf(
-            model,
-            str(folder / CONFIG),
-            model_config=extra,
-            data_config={"input_size": data.input_size, **normalised},
-        )
+    save_file({name: value.contiguous().cpu() for name, value in model.state_dict().items()}, folder / WEIGHTS)
+    save_config_for_hf(
+        model,
+        str(folder / CONFIG),
+        model_config={"label_names": list(data.label_names), "expunge": about},
+        data_config={"input_size": data.input_size, **normalised},
+    )
 
 
 def load_model(path: Path) -> Checkpoint:
@@ -81,31 +70,32 @@ def load_model(path: Path) -> Checkpoint:
         ModelError: The folder or a file is missing or damaged, the architecture is unknown, or the weights do not
             fit it or are not finite.
     """
-    for name in (CONFIG, WEIGHTS):
-        if not (path / name).is_file():
-            raise ModelError(f"expected a model folder with {CONFIG} and {WEIGHTS}, got {path} without {name}")
+    for file in (CONFIG, WEIGHTS):
+        if not (path / file).is_file():
+            raise ModelError(f"expected a model folder with {CONFIG} and {WEIGHTS}, got {path} without {file}")
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-        architecture, args = config["architecture"], dict(config.get("model_args", {}))
-        extra = config.get("expunge", {"history": [], "parent": None})
-        history, names = tuple(extra["history"]), tuple(config.get("label_names", ()))
+        name, args = config["architecture"], dict(config.get("model_args", {}))
+        about, names = dict(config.get("expunge", {})), tuple(config.get("label_names", ()))
+        input_size = tuple(int(size) for size in config["pretrained_cfg"]["input_size"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"expected timm's {CONFIG} in {path}, got a damaged one: {error!r}") from error
-    if not timm.is_model(architecture):
+    if not timm.is_model(name):
         raise ModelError(
-            f"expected an architecture that timm has, got {architecture!r} in {path}"
-            + did_you_mean(str(architecture), known())
+            f"expected an architecture that timm has, got {name!r} in {path}" + did_you_mean(str(name), known())
         )
     try:
-        model: nn.Module = timm.create_model(architecture, **args)
+        model: nn.Module = timm.create_model(name, **args)
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"expected arguments that {architecture!r} takes in {path}, got: {error}") from error
+        raise ModelError(f"expected arguments that {name!r} takes in {path}, got: {error}") from error
     try:
         weights = load_file(path / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"expected a whole {WEIGHTS} in {path}, got a damaged one: {error}") from error
     load_weights(model, weights, path)
-    return Checkpoint(model=model, label_names=names, history=history, hash=file_hash(path / WEIGHTS))
+    return Checkpoint(
+        model=model, label_names=names, input_size=input_size, about=about, hash=file_hash(path / WEIGHTS)
+    )
 
 
 def load_weights(model: nn.Module, weights: dict[str, Any], source: Path) -> None:

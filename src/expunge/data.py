@@ -22,6 +22,7 @@ class Data:
 
     train: Rows
     test: Rows
+    """May be empty where nothing is audited."""
     label_names: tuple[str, ...]
     """One name per class; its length is the number of classes."""
     input_size: tuple[int, ...]
@@ -32,9 +33,11 @@ class Data:
     """Standard deviation per channel that the inputs were normalised with; empty if they were not."""
 
     def __post_init__(self) -> None:
+        if len(self.train) == 0:
+            raise DataError("expected training rows, got none")
         for name, rows in (("train", self.train), ("test", self.test)):
             if len(rows) == 0:
-                raise DataError(f"expected {name} rows, got none")
+                continue
             lowest, highest = int(rows.labels.min()), int(rows.labels.max())
             if lowest < 0 or highest >= len(self.label_names):
                 raise DataError(
@@ -75,6 +78,22 @@ class Request:
         if len(classes) == len(label_names):
             raise RequestError(f"expected at least one class to retain, got all {len(label_names)} to forget")
         return Request(classes=tuple(classes))
+
+
+def parse_request(classes: Sequence[str], rows: str | None) -> Request:
+    """Return a request from words of the command line, ``["3,ship"]`` and ``"17,4"``.
+
+    Raises:
+        RequestError: A row is no number, or the request is empty or double.
+    """
+    numbers = [] if rows is None else [word.strip() for word in rows.split(",")]
+    for number in numbers:
+        if not number.isdecimal():
+            raise RequestError(f"expected row numbers separated by commas, got {number!r}")
+    words = [word.strip() for item in classes for word in item.split(",")]
+    if any(not word for word in words):
+        raise RequestError(f"expected classes separated by commas, got {','.join(classes)!r}")
+    return Request(classes=tuple(words), rows=tuple(int(number) for number in numbers))
 
 
 def _class_index(item: int | str, label_names: Sequence[str]) -> int:
@@ -136,7 +155,7 @@ def split(data: Data, request: Request) -> Split:
         forget, forget_test = np.isin(train, request.classes), np.isin(test, request.classes)
     if forget.all():
         raise RequestError(f"expected rows to retain, got all {len(train)} training rows to forget")
-    if forget_test.all():
+    if len(test) and forget_test.all():
         raise RequestError(f"expected test rows of retained classes, got all {len(test)} test rows to forget")
     masks: dict[Part, tuple[Rows, Bool[np.ndarray, " rows"]]] = {
         "retain": (data.train, ~forget),

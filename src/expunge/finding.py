@@ -62,15 +62,34 @@ def finding(
     better: Ideal = "retrained",
     note: str | None = None,
     series: Series | None = None,
+    references: int = 2,
+    limits: Interval = (-math.inf, math.inf),
+    step: float = 0.0,
 ) -> Finding:
-    """Return a finding: the mean of the retrained models, their band, and whether the unlearned model is inside."""
+    """Return a finding: the mean of the retrained models, their band, and whether the unlearned model is inside.
+
+    Args:
+        name: Audit and quantity.
+        original: Number of the original.
+        unlearned: Number of the unlearned model.
+        retrained: Number of each retrained model.
+        level: Level that it counts for, None if it only informs.
+        meaning: One plain sentence.
+        better: The ideal.
+        note: Why a number is missing or must be read with care; missing references are noted here.
+        series: The numbers behind it.
+        references: How many retrained models a band takes.
+        limits: The least and the most that the number can be.
+        step: The least by which the number can change: ``1 / rows`` for a share of rows.
+    """
     known = [value for value in retrained if value is not None]
     complete = len(known) == len(retrained)
-    band = retrained_band(known) if complete else None
-    if note is None and not retrained:
-        note = "no reference"
-    elif note is None and level is not None and len(retrained) == 1:
-        note = "one reference gives no band: give at least two retrained models"
+    band = retrained_band(known, limits=limits, step=step) if complete and len(known) >= references else None
+    notes = [note] if note else []
+    if not retrained:
+        notes.append("no reference")
+    elif level is not None and len(retrained) < references:
+        notes.append(f"too few references for a band ({len(retrained)}): give at least {references} retrained models")
     return Finding(
         name=name,
         level=level,
@@ -81,20 +100,28 @@ def finding(
         inside=band[0] <= unlearned <= band[1] if level is not None and band and unlearned is not None else None,
         better=better,
         meaning=meaning,
-        note=note,
+        note="; ".join(notes) or None,
         series=series,
     )
 
 
-def retrained_band(values: Sequence[float], confidence: float = 0.99) -> Interval | None:
+def retrained_band(
+    values: Sequence[float],
+    confidence: float = 0.99,
+    *,
+    limits: Interval = (-math.inf, math.inf),
+    step: float = 0.0,
+) -> Interval | None:
     """Return where the number of one more retrained model falls, with the given confidence.
 
-    The prediction interval of a normal sample, ``mean ± t(n - 1) s sqrt(1 + 1/n)``, stretched to hold every value
-    that was seen; see Geisser, "Predictive Inference", 1993. None with fewer than two values, which have no spread.
+    The prediction interval of a normal sample, ``mean ± t(n - 1) s sqrt(1 + 1/n)``, stretched to one step beyond
+    every value that was seen (models that agree to the row leave the next one a row), and cut off at the limits; see
+    Geisser, "Predictive Inference", 1993. None with fewer than two values, which have no spread.
     """
     if len(values) < 2:
         return None
     mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
     quantile = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
     half = quantile * spread * math.sqrt(1 + 1 / len(values))
-    return min(mean - half, *values), max(mean + half, *values)
+    lowest, highest = min(mean - half, min(values) - step), max(mean + half, max(values) + step)
+    return max(lowest, limits[0]), min(highest, limits[1])

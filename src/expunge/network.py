@@ -52,6 +52,13 @@ def known() -> list[str]:
     return list(timm.list_models())
 
 
+def architecture(model: nn.Module) -> str | None:
+    """Return the name in timm of a network that timm's factory made; None for any other."""
+    cfg = getattr(model, "pretrained_cfg", None)
+    name = cfg.get("architecture") if isinstance(cfg, dict) else None
+    return name if isinstance(name, str) and timm.is_model(name) else None
+
+
 def rebuild(model: nn.Module) -> Callable[[], nn.Module]:
     """Return a function that makes a network of the same architecture with fresh random weights.
 
@@ -62,11 +69,11 @@ def rebuild(model: nn.Module) -> Callable[[], nn.Module]:
     Raises (by the function):
         ModelError: A module has trainable weights of its own and no ``reset_parameters``.
     """
-    architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
 
     def fresh() -> nn.Module:
-        if architecture is not None and timm.is_model(architecture):
-            new: nn.Module = timm.create_model(architecture, **get_model_args(model))
+        name = architecture(model)
+        if name is not None:
+            new: nn.Module = timm.create_model(name, **get_model_args(model))
         else:
             new = copy_of(model)
             _reset(new)

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pydantic
 from pydantic import TypeAdapter, ValidationError
 
-from expunge.errors import DataError
+from expunge.errors import DataError, SettingsError
 from expunge.finding import Finding
 
 SCHEMA = 1
+T = TypeVar("T")
 Level = Literal["none", "L0", "L1", "L2", "L3", "L4"]
+LEVELS: tuple[Level, ...] = ("L0", "L1", "L2", "L3", "L4")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,21 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Record:
+    """What forgetting leaves beside the model that it made, for the audit to quote: ``forget.json``."""
+
+    experiment: dict[str, Any]
+    """Request, method and seed."""
+    cost: Bill
+    access: dict[str, dict[str, int]]
+    images: tuple[Picture, ...]
+
+    def to_json(self) -> str:
+        """Return the record as JSON; every number is finite."""
+        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """One run, whole. `to_json` and `from_json` are exact inverses."""
 
@@ -66,30 +83,32 @@ class Result:
         return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
 
 
-def from_json(text: str, source: str = "result") -> Result:
-    """Return the result that a JSON text holds.
+def from_json(kind: type[T], text: str, source: str) -> T:
+    """Return the Result or Record that a JSON text holds.
 
     Raises:
-        DataError: The text is not a result of schema 1.
+        DataError: The text is none of this schema.
     """
     try:
-        return TypeAdapter(Result, config=pydantic.ConfigDict(strict=True)).validate_json(text)
+        return TypeAdapter(kind, config=pydantic.ConfigDict(strict=True)).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise DataError(f"expected a result of schema {SCHEMA} in {source}, got {where}: {first['msg']}") from None
+        raise DataError(
+            f"expected a {kind.__name__} of schema {SCHEMA} in {source}, got {where}: {first['msg']}"
+        ) from None
 
 
-def read_result(path: Path) -> Result:
-    """Return the result in a file.
+def read(kind: type[T], path: Path) -> T:
+    """Return the Result or Record in a file.
 
     Raises:
-        DataError: The file is missing or holds no result.
+        DataError: The file is missing or holds none.
     """
     try:
-        return from_json(path.read_text(encoding="utf-8"), str(path))
+        return from_json(kind, path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"expected a result file, got {path}: {error}") from error
+        raise DataError(f"expected a {kind.__name__} in a file, got {path}: {error}") from error
 
 
 def reached(findings: Sequence[Finding]) -> Level:
@@ -98,13 +117,23 @@ def reached(findings: Sequence[Finding]) -> Level:
     A level without findings, or with one that could not be judged, is not reached.
     """
     level: Level = "none"
-    names: tuple[Level, ...] = ("L0", "L1", "L2", "L3", "L4")
-    for number, name in enumerate(names):
+    for number, name in enumerate(LEVELS):
         judged = [finding.inside for finding in findings if finding.level == number]
         if not judged or not all(judged):
             break
         level = name
     return level
+
+
+def meets(level: Level, required: str) -> bool:
+    """Return whether a level is at least the required one.
+
+    Raises:
+        SettingsError: The required level is none of L0 to L4.
+    """
+    if required not in LEVELS:
+        raise SettingsError(f"expected a level {', '.join(LEVELS)}, got {required!r}")
+    return level != "none" and LEVELS.index(level) >= LEVELS.index(required)
 
 
 def environment(device: str) -> dict[str, str]:

@@ -89,7 +89,7 @@ class TakenRows:
     def __init__(self, rows: Rows, indices: Indices) -> None:
         self._rows = rows
         self._indices = indices
-        self._labels = rows.labels[indices]
+        self._labels: Int64[np.ndarray, " rows"] = rows.labels[indices]
 
     @property
     def labels(self) -> Int64[np.ndarray, " rows"]:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from expunge.errors import SettingsError
 from expunge.rows import Indices, Rows
 
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Advance = Callable[[int], None]
 """Tells a progress display that so many more steps are done."""
 Progress = Callable[[str, int], Any]
@@ -107,10 +108,11 @@ class Runtime:
     def place(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         """Return the model made ready to be called here, in the chosen precision, without an optimiser."""
         model.to(self.device)
+        dtype = next(model.parameters()).dtype
 
         def call(inputs: Tensor) -> Tensor:
             with self.fabric.autocast():
-                outputs: Tensor = model(inputs)
+                outputs: Tensor = model(inputs.to(dtype))
             return outputs
 
         return call
@@ -148,7 +150,7 @@ class Runtime:
 
 
 def open_runtime(
-    *, device: str = "auto", precision: Precision = "32-true", seed: int = 0, progress: Progress = silent
+    *, device: str = "auto", precision: str = "32-true", seed: int = 0, progress: Progress = silent
 ) -> Runtime:
     """Return the runtime of this process.
 
@@ -159,8 +161,10 @@ def open_runtime(
         progress: How to show progress.
 
     Raises:
-        SettingsError: The device is unknown or not there.
+        SettingsError: The device is unknown or not there, or the precision is unknown.
     """
+    if precision not in PRECISIONS:
+        raise SettingsError(f"expected a precision {', '.join(PRECISIONS)}, got {precision!r}")
     kind, _, number = device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
         raise SettingsError(f"expected a device auto, cpu, cuda or cuda:N, got {device!r}")

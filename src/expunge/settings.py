@@ -8,7 +8,8 @@ import json
 import pkgutil
 import tomllib
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar, dataclass_transform
+from pathlib import Path
+from typing import Any, Literal, TypeVar, dataclass_transform, get_args
 
 import pydantic
 from pydantic import TypeAdapter, ValidationError
@@ -153,6 +154,60 @@ def from_assignments(assignments: Iterable[str]) -> dict[str, Any]:
                 raise SettingsError(f"expected {part} to be a table or a value, got both in {word!r}")
         table[last] = value
     return values
+
+
+def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with changes laid over them, table by table."""
+    merged = dict(values)
+    for key, change in changes.items():
+        old = merged.get(key)
+        merged[key] = merge(old, change) if isinstance(old, Mapping) and isinstance(change, Mapping) else change
+    return merged
+
+
+def sort_out(values: Mapping[str, Any], *, home: str | None, tables: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return one table of settings per object: bare keys belong to `home`, ``table.key`` to that table.
+
+    Raises:
+        SettingsError: A bare key where there is no home, or a value where a table is meant.
+    """
+    sorted_out: dict[str, dict[str, Any]] = {name: {} for name in (*tables, *([home] if home else []))}
+    for key, value in values.items():
+        if key in sorted_out:
+            if not isinstance(value, Mapping):
+                raise SettingsError(f"expected {key}.KEY=VALUE, got {key}={value!r}")
+            sorted_out[key] |= value
+        elif home is None:
+            raise SettingsError(f"expected {' or '.join(f'{table}.KEY' for table in tables)}=VALUE, got {key!r}")
+        else:
+            sorted_out[home][key] = value
+    return sorted_out
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a settings file.
+
+    Raises:
+        SettingsError: The file is missing or is not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"expected a settings file, got {path}: {error}") from error
+
+
+def as_kind(word: str) -> Kind:
+    """Return a word as a kind.
+
+    Raises:
+        SettingsError: It is none.
+    """
+    for kind in get_args(Kind):
+        if word == kind:
+            return kind  # type: ignore[no-any-return]
+    raise SettingsError(
+        f"expected methods, audits, datasets or networks, got {word!r}{did_you_mean(word, get_args(Kind))}"
+    )
 
 
 _BOUNDS = {

@@ -1,5 +1,6 @@
 """Training and prediction: the only two loops over rows."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -32,18 +33,24 @@ class Training:
     """Learning rate; with a one_cycle schedule the highest."""
     weight_decay: NotNegative = 0.01
     """Weight decay as the optimiser defines it."""
-    schedule: Literal["constant", "one_cycle"] = "one_cycle"
-    """Learning rate over the steps: constant, or PyTorch's OneCycleLR."""
+    schedule: Literal["constant", "linear", "one_cycle"] = "one_cycle"
+    """Learning rate over the steps: constant, falling linearly to zero, or PyTorch's OneCycleLR."""
 
 
-def adam(*, epochs: int, batch_size: int, lr: float) -> Training:
-    """Return plain Adam at a constant rate, without weight decay: how the UNSIR papers take every step."""
-    return Training(
-        epochs=epochs, batch_size=batch_size, optimizer="adam", lr=lr, weight_decay=0.0, schedule="constant"
-    )
+def adam(*, epochs: int, batch_size: int, lr: float, schedule: Literal["constant", "linear"] = "constant") -> Training:
+    """Return plain Adam without weight decay: how UNSIR's authors take every step."""
+    return Training(epochs=epochs, batch_size=batch_size, optimizer="adam", lr=lr, weight_decay=0.0, schedule=schedule)
 
 
-def fit(model: nn.Module, rows: Rows, runtime: Runtime, training: Training, *, stage: str) -> None:
+def fit(
+    model: nn.Module,
+    rows: Rows,
+    runtime: Runtime,
+    training: Training,
+    *,
+    stage: str,
+    after_step: Callable[[], None] | None = None,
+) -> None:
     """Train a model in place on rows. Weights that are frozen stay as they are.
 
     Args:
@@ -53,6 +60,7 @@ def fit(model: nn.Module, rows: Rows, runtime: Runtime, training: Training, *, s
         runtime: Where; the streams ``{stage}/order`` and ``{stage}/dropout`` are drawn from.
         training: How.
         stage: Name for progress, cost and random streams.
+        after_step: Called after every step, to watch the model as it is then; it must leave it so.
 
     Raises:
         DivergedError: A loss was not finite; the model is then not usable.
@@ -61,11 +69,7 @@ def fit(model: nn.Module, rows: Rows, runtime: Runtime, training: Training, *, s
     model.to(runtime.device).train()
     optimizer = make_optimizer(model, training)
     steps = count_batches(len(rows), training.batch_size, training.epochs)
-    schedule = (
-        torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=steps)
-        if training.schedule == "one_cycle"
-        else None
-    )
+    schedule = make_schedule(optimizer, training, steps)
     network, stepper = runtime.setup(model, optimizer)
     total = torch.zeros((), device=runtime.device)
     with runtime.seeded(f"{stage}/dropout"), runtime.stage(stage, steps) as advance:
@@ -76,9 +80,10 @@ def fit(model: nn.Module, rows: Rows, runtime: Runtime, training: Training, *, s
                 stepper.zero_grad()
                 runtime.backward(loss)
             stepper.step()
-            if schedule is not None:
-                schedule.step()
+            schedule.step()
             total += loss.detach()
+            if after_step is not None:
+                after_step()
             advance(1)
         if not total.isfinite():
             raise DivergedError(f"expected a finite loss in {stage}, got {total.item()}: lower the learning rate")
@@ -100,21 +105,40 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
             return torch.optim.AdamW(weights, training.lr, weight_decay=training.weight_decay)
 
 
+def make_schedule(
+    optimizer: torch.optim.Optimizer, training: Training, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return the learning rate over so many steps."""
+    match training.schedule:
+        case "constant":
+            return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+        case "linear":
+            return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / steps))
+        case "one_cycle":
+            # one step more than there are: the schedule is advanced once after the last step
+            return torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=steps + 1)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's first weight."""
+    return next(model.parameters()).device
+
+
 @torch.no_grad()
 def predict(
     model: nn.Module, rows: Rows, runtime: Runtime, *, batch_size: int = 512
 ) -> tuple[Float[Tensor, "rows classes"], Int64[Tensor, " rows"]]:
     """Return logits and labels of all rows, in order, on the CPU, with the model in evaluation mode.
 
-    The model is left in the mode that it came in.
+    The model is left in the mode and on the device that it came in.
     """
-    was_training = model.training
+    was_training, home = model.training, device_of(model)
     network = runtime.place(model.eval())
     logits, labels = [], []
     for inputs, targets, _ in runtime.batches(rows, batch_size):
         with runtime.cost.step(("predict", inputs.shape)):
             logits.append(network(inputs).float())
         labels.append(targets)
-    model.train(was_training)
+    model.to(home).train(was_training)
     gathered = [runtime.gather(torch.cat(values), len(rows), batch_size).cpu() for values in (logits, labels)]
     return gathered[0], gathered[1]

@@ -15,6 +15,7 @@ from typing import ClassVar
 from torch import nn
 
 from expunge.data import Access, Part, subset
+from expunge.methods.unsir import batch_size
 from expunge.network import copy_of
 from expunge.runtime import Runtime
 from expunge.settings import settings
@@ -29,8 +30,8 @@ class Finetune:
 
     retain_rows_per_class: Count = 1000
     """Retained rows drawn per class; all of a class that has fewer."""
-    batch_size: Count = 64
-    """Rows per step."""
+    steps: Count = 32
+    """Steps of one pass, which sets the batch size: rows / steps, from 8 to 256."""
     impair_lr: Positive = 0.02
     """Adam's learning rate in the first pass."""
     repair_lr: Positive = 0.01
@@ -48,5 +49,11 @@ class Finetune:
             ("impair", self.impair_epochs, self.impair_lr),
             ("repair", self.repair_epochs, self.repair_lr),
         ):
-            fit(tuned, retain, runtime, adam(epochs=epochs, batch_size=self.batch_size, lr=lr), stage=stage)
+            fit(
+                tuned,
+                retain,
+                runtime,
+                adam(epochs=epochs, batch_size=batch_size(retain, self.steps), lr=lr),
+                stage=stage,
+            )
         return tuned

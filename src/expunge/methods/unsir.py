@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from expunge.data import Access, Part, subset
 from expunge.network import copy_of
-from expunge.rows import JoinedRows, TakenRows, TensorRows
+from expunge.rows import JoinedRows, Rows, TakenRows, TensorRows
 from expunge.runtime import Runtime
 from expunge.settings import settings
 from expunge.training import Count, NotNegative, Positive, adam, fit
@@ -43,7 +43,7 @@ class Unsir:
 
     noise: Literal["learned", "gaussian", "zeros"] = "learned"
     """What stands for the class in the impair step; the last two are controls."""
-    noise_images: Count = 128
+    noise_images: Count = 64
     """Noise images in all, shared evenly by the forgotten classes (at least one each)."""
     noise_steps: Count = 40
     """Steps of Adam on the noise."""
@@ -51,16 +51,18 @@ class Unsir:
     """Adam's learning rate on the noise, in units of the normalised input."""
     noise_penalty: NotNegative = 0.1
     """Weight of the squared L2 norm of a noise image."""
-    noise_share: Annotated[float, Gt(0), Lt(1)] = 0.35
+    noise_share: Annotated[float, Gt(0), Lt(1)] = 0.03
     """Share of noise among the rows of the impair step; images are repeated to fill it."""
     retain_rows_per_class: Count = 1000
     """Retained rows drawn per class; all of a class that has fewer."""
-    batch_size: Count = 64
-    """Rows per step of impair and repair."""
-    impair_lr: Positive = 0.02
+    steps: Count = 32
+    """Steps of one pass of impair or repair, which sets the batch size: rows / steps, from 8 to 256."""
+    impair_lr: Positive = 0.01
     """Adam's learning rate in the impair step."""
-    repair_lr: Positive = 0.01
+    repair_lr: Positive = 0.005
     """Adam's learning rate in the repair step."""
+    repair_schedule: Literal["constant", "linear"] = "linear"
+    """Learning rate over the repair step: constant as in the paper, or falling linearly to zero."""
     impair_epochs: Count = 1
     """Passes of the impair step."""
     repair_epochs: Count = 1
@@ -98,12 +100,22 @@ class Unsir:
         retain = subset(access["retain"], self.retain_rows_per_class, runtime.generator("unsir/retain"))
         repeats = round(len(retain) * self.noise_share / (1 - self.noise_share))
         noise = TakenRows(TensorRows(images, labels), torch.arange(repeats).remainder(len(images)).numpy())
-        for stage, rows, epochs, lr in (
-            ("impair", JoinedRows(retain, noise), self.impair_epochs, self.impair_lr),
-            ("repair", retain, self.repair_epochs, self.repair_lr),
-        ):
-            fit(forgetting, rows, runtime, adam(epochs=epochs, batch_size=self.batch_size, lr=lr), stage=stage)
+        mixed = JoinedRows(retain, noise)
+        impair = adam(epochs=self.impair_epochs, batch_size=batch_size(mixed, self.steps), lr=self.impair_lr)
+        repair = adam(
+            epochs=self.repair_epochs,
+            batch_size=batch_size(retain, self.steps),
+            lr=self.repair_lr,
+            schedule=self.repair_schedule,
+        )
+        fit(forgetting, mixed, runtime, impair, stage="impair")
+        fit(forgetting, retain, runtime, repair, stage="repair")
         return forgetting
+
+
+def batch_size(rows: Rows, steps: int) -> int:
+    """Return the batch size that goes through rows in so many steps, within 8 and 256."""
+    return min(max(-(-len(rows) // steps), 8), 256)
 
 
 def maximise_error(

@@ -1,0 +1,171 @@
+"""The Python interface: forget and audit, on any network and any data."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from expunge.case import Audit, Method, open_case
+from expunge.data import Data, Request, Split, split
+from expunge.errors import ModelError
+from expunge.experiment import DEFAULT_AUDITS, judge, request_values
+from expunge.forgetting import Forgotten, run_method
+from expunge.network import rebuild
+from expunge.result import Result
+from expunge.rows import Rows, TakenRows, as_rows
+from expunge.runtime import Progress, Runtime, open_runtime, silent
+from expunge.settings import build as build_settings
+from expunge.settings import describe
+
+Source = Rows | Dataset[Any] | DataLoader[Any]
+
+
+def forget(
+    model: nn.Module,
+    train: Source,
+    *,
+    classes: Sequence[int | str] = (),
+    rows: Sequence[int] = (),
+    method: str | Method = "unsir",
+    labels: Iterable[int] | None = None,
+    label_names: Sequence[str] | None = None,
+    build: Callable[[], nn.Module] | None = None,
+    device: str = "auto",
+    precision: str = "32-true",
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Forgotten:
+    """Return a model that has forgotten classes or rows, with what that cost and read; `model` is left as it is.
+
+    Args:
+        model: Maps inputs (rows, ...) to logits (rows, classes).
+        train: The training rows; the method sees only the parts that it declares.
+        classes: Classes to forget, by index or name.
+        rows: Or single rows of `train` to forget, by index.
+        method: A method, or the name of one with its default settings.
+        labels: Class index of every row of `train`, where the data set has no ``targets``.
+        label_names: Names of the classes; without them, their indices.
+        build: Makes the network anew with random weights, for methods that start afresh; without it, timm's factory
+            or the modules' ``reset_parameters``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: As Lightning Fabric names it.
+        seed: Seed of all random streams.
+        progress: How to show progress.
+
+    Raises:
+        ExpungeError: Something that the caller can put right.
+    """
+    runtime = open_runtime(device=device, precision=precision, seed=seed, progress=progress)
+    parts = _split(model, as_rows(train, labels), None, classes, rows, label_names)
+    chosen: Method = build_settings("methods", {"name": method}) if isinstance(method, str) else method
+    return run_method(chosen, model, parts, runtime, build or rebuild(model))
+
+
+def audit(
+    original: nn.Module,
+    unlearned: nn.Module | Forgotten,
+    train: Source,
+    test: Source,
+    *,
+    classes: Sequence[int | str] = (),
+    rows: Sequence[int] = (),
+    retrained: Sequence[nn.Module] = (),
+    audits: Sequence[Audit] = DEFAULT_AUDITS,
+    labels: Iterable[int] | None = None,
+    test_labels: Iterable[int] | None = None,
+    label_names: Sequence[str] | None = None,
+    device: str = "auto",
+    precision: str = "32-true",
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Result:
+    """Return the evidence of how well a model has forgotten; no model is changed.
+
+    Args:
+        original: The model before.
+        unlearned: The model after, or what `forget` returned, whose cost and reads then stand in the result.
+        train: All training rows of the original.
+        test: Rows that no model was trained on.
+        classes: What was to be forgotten, as given to `forget`.
+        rows: Or the single rows.
+        retrained: Models trained without the forgotten rows; without at least two no level can be reached.
+        audits: What to ask.
+        labels: Class index of every row of `train`, where the data set has no ``targets``.
+        test_labels: The same for `test`.
+        label_names: Names of the classes; without them, their indices.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: As Lightning Fabric names it.
+        seed: Seed of all random streams.
+        progress: How to show progress.
+
+    Raises:
+        ExpungeError: Something that the caller can put right.
+    """
+    runtime: Runtime = open_runtime(device=device, precision=precision, seed=seed, progress=progress)
+    made = unlearned if isinstance(unlearned, Forgotten) else None
+    after = unlearned.model if isinstance(unlearned, Forgotten) else unlearned
+    parts = _split(original, as_rows(train, labels), as_rows(test, test_labels), classes, rows, label_names)
+    told = {
+        "dataset": {"name": type(train).__name__},
+        "network": {"name": type(original).__name__},
+        "training": None,
+        "request": request_values(parts),
+        "method": made.method if made else None,
+        "audits": [describe(audit) for audit in audits],
+        "references": len(retrained),
+        "seed": seed,
+    }
+    return judge(
+        open_case(parts, original, after, retrained, runtime),
+        audits,
+        told,
+        bill=made.bill if made else None,
+        access=made.access if made else None,
+        pictures=made.pictures if made else (),
+    )
+
+
+def _split(
+    model: nn.Module,
+    train: Rows,
+    test: Rows | None,
+    classes: Sequence[int | str],
+    rows: Sequence[int],
+    label_names: Sequence[str] | None,
+) -> Split:
+    request = Request(classes=tuple(classes), rows=tuple(rows))
+    if label_names is None:
+        label_names = [str(index) for index in range(int(train.labels.max(initial=0)) + 1)]
+    nothing = TakenRows(train, np.zeros(0, dtype=np.int64))
+    parts = split(
+        Data(train=train, test=nothing if test is None else test, label_names=tuple(label_names), input_size=()),
+        request,
+    )
+    first, _ = parts["retain"].batch(np.zeros(1, dtype=np.int64))
+    classes_out = _outputs(model, first)
+    if classes_out != len(label_names):
+        names = tuple(label_names) + tuple(str(index) for index in range(len(label_names), classes_out))
+        if classes_out < len(label_names):
+            raise ModelError(f"expected {len(label_names)} outputs, one per class, got {classes_out}")
+        label_names = names
+    return Split(
+        request=parts.request, label_names=tuple(label_names), input_size=tuple(first.shape[1:]), parts=parts.parts
+    )
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, inputs: torch.Tensor) -> int:
+    was_training = model.training
+    weight = next(model.parameters())
+    try:
+        logits = model.eval()(inputs.to(weight.device, weight.dtype))
+    except RuntimeError as error:
+        raise ModelError(f"expected a model that takes inputs {tuple(inputs.shape)}, got: {error}") from error
+    finally:
+        model.train(was_training)
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        raise ModelError(f"expected logits (rows, classes), got {getattr(logits, 'shape', type(logits).__name__)}")
+    return int(logits.shape[1])

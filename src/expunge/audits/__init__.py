@@ -1,0 +1,1 @@
+"""Audits, one file per question: the file's name is its command-line name."""

@@ -1,0 +1,121 @@
+"""prediction: where do the rows of the forgotten classes go, and is that where a retrained model sends them?
+
+A retrained model does not answer at random when it meets a class that it never saw: a forgotten cat becomes a dog
+more often than a ship. A model that spreads such rows evenly, or sends them all to one class, gives away that it was
+made to forget, and what.
+
+1. ``total_variation``: half the L1 distance between the model's mean softmax distribution over the part and that of
+   retrained models. From 0 to 1. Source: the leak through neighbouring classes in
+   Ebrahimpour-Boroojeny et al., https://arxiv.org/abs/2506.20893; the distance itself is textbook.
+2. ``entropy``: mean entropy of the softmax distributions, in nats, from 0 to the logarithm of the number of classes.
+   Source: Golatkar et al., https://arxiv.org/abs/1911.04933 (the Streisand effect).
+3. ``churn``: share of rows whose predicted class is not the one that a retrained model predicts, averaged over
+   retrained models. From 0 to 1. Source: Milani Fard et al., "Launch and Iterate: Reducing Prediction Churn", 2016.
+
+The ideal of each is the number of a retrained model. Total variation and churn of a retrained model are measured
+against the other ones (see `Case.beside_retrained`).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from expunge.case import Case, Evidence
+from expunge.data import Part
+from expunge.finding import Finding
+from expunge.settings import settings
+
+
+@settings
+class Prediction:
+    """Where forgotten rows go, how surely, and how often kept rows are answered otherwise than by retraining."""
+
+    level: ClassVar[int | None] = 1
+
+    def __call__(self, case: Case) -> list[Finding]:
+        """Return total variation on both forgotten parts, entropy and churn; a part without rows only informs."""
+        return [
+            self._variation("forget_test", case),
+            self._variation("forget", case),
+            self._entropy("forget_test", case),
+            self._churn("retain_test", case),
+        ]
+
+    def _variation(self, part: Part, case: Case) -> Finding:
+        def distance(evidence: Evidence, others: Sequence[Evidence]) -> float:
+            expected = torch.stack([mean_distribution(other.logits[part]) for other in others]).mean(dim=0)
+            return total_variation(mean_distribution(evidence.logits[part]), expected)
+
+        missing = case.missing(part)
+        return case.measure(
+            f"prediction/total_variation/{part}",
+            (lambda evidence: None) if missing else case.beside_retrained(distance),
+            level=None if missing else self.level,
+            meaning="How far the model's answers to rows to be forgotten differ, as a whole, from those of models that "
+            "never learned them.",
+            note=missing,
+            series=None
+            if missing
+            else case.series(
+                case.split.label_names,
+                f"mean probability of each class over {part}",
+                lambda evidence: mean_distribution(evidence.logits[part]).tolist(),
+            ),
+            references=3,
+            limits=(0.0, 1.0),
+        )
+
+    def _entropy(self, part: Part, case: Case) -> Finding:
+        missing = case.missing(part)
+        return case.measure(
+            f"prediction/entropy/{part}",
+            lambda evidence: None if missing else float(entropy(evidence.logits[part]).mean()),
+            level=None if missing else self.level,
+            meaning="How undecided the model is about rows to be forgotten; being far more or less undecided than a "
+            "model that never learned them gives the forgetting away.",
+            note=missing,
+            limits=(0.0, math.log(len(case.split.label_names))),
+        )
+
+    def _churn(self, part: Part, case: Case) -> Finding:
+        def distance(evidence: Evidence, others: Sequence[Evidence]) -> float:
+            rates = [churn(evidence.logits[part], other.logits[part]) for other in others]
+            return sum(rates) / len(rates)
+
+        missing = case.missing(part)
+        return case.measure(
+            f"prediction/churn/{part}",
+            (lambda evidence: None) if missing else case.beside_retrained(distance),
+            level=None if missing else self.level,
+            meaning="Share of unseen rows to keep that the model answers otherwise than models that never learned what "
+            "is to be forgotten.",
+            note=missing,
+            references=3,
+            limits=(0.0, 1.0),
+            step=case.row(part),
+        )
+
+
+def mean_distribution(logits: Float[Tensor, "rows classes"]) -> Float[Tensor, " classes"]:
+    """Return the mean of the rows' softmax distributions, in double precision."""
+    return logits.double().softmax(dim=1).mean(dim=0)
+
+
+def total_variation(first: Float[Tensor, " classes"], second: Float[Tensor, " classes"]) -> float:
+    """Return the total variation distance of two distributions, half their L1 distance, from 0 to 1."""
+    return float((first - second).abs().sum() / 2)
+
+
+def entropy(logits: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
+    """Return the entropy of each row's softmax distribution, in nats, in double precision."""
+    logs = logits.double().log_softmax(dim=1)
+    return -(logs.exp() * logs).sum(dim=1)
+
+
+def churn(first: Float[Tensor, "rows classes"], second: Float[Tensor, "rows classes"]) -> float:
+    """Return the share of rows that two models predict different classes for, from 0 to 1."""
+    return float((first.argmax(dim=1) != second.argmax(dim=1)).double().mean())

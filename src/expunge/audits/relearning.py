@@ -1,0 +1,158 @@
+"""relearning: is the class gone, or does it come back when the model is shown a few rows of it?
+
+Every model is trained on, from a copy, on all training rows including the forgotten ones, with the same rows in the
+same order, and its accuracy on the forgotten classes' test rows is measured before the first step and after each one
+(on ``forget`` rows if there are no such test rows).
+
+1. ``steps``: steps until the accuracy is at least `recovered` times the original's; 0 and up, not known if it is not
+   reached. Golatkar et al., https://arxiv.org/abs/1911.04933, and the UNSIR paper, https://arxiv.org/abs/2111.08947.
+   It informs: a step is a coarse unit.
+2. ``anamnesis_index``: steps divided by those of retrained models; 0 and up, ideal 1, below 1 memory is left, above 1
+   the model was damaged. Chundawat et al., https://arxiv.org/abs/2201.05629. Of a retrained model: against the other
+   ones (see `Case.beside_retrained`). It counts if every model gets there in time.
+3. ``area``: mean accuracy over all measurements, from 0 to 1, defined for every model. Ideal: that of retrained
+   models; above their band memory is left, below it the model was damaged, or made to resist.
+
+Streams: ``relearning/order``, ``relearning/dropout``, ``relearning/rows``. As with any training, another order of the
+training rows gives other numbers.
+
+Differences from the authors' code of the anamnesis index: at most `rows` rows are measured, chosen once for all
+models; retrained models give a band.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Gt, Le
+from torch import nn
+
+from expunge.audits.accuracy import accuracy
+from expunge.case import Case, Evidence
+from expunge.data import Part
+from expunge.finding import Finding
+from expunge.network import copy_of
+from expunge.rows import JoinedRows, Rows, TakenRows
+from expunge.runtime import Runtime
+from expunge.settings import settings
+from expunge.training import Count, Positive, Training, adam, fit, predict
+
+Curve = list[float]
+SHOWN = 100
+"""About how many points of a curve go into a result."""
+
+
+@settings
+class Relearning:
+    """How fast the forgotten classes come back in training, against retrained models."""
+
+    level: ClassVar[int | None] = 3
+
+    max_epochs: Count = 10
+    """Passes over all training rows."""
+    batch_size: Count = 256
+    """Rows per step."""
+    lr: Positive = 1e-3
+    """Adam's learning rate."""
+    recovered: Annotated[float, Gt(0), Le(1)] = 0.95
+    """Share of the original's accuracy at which the classes count as relearned."""
+    rows: Count = 1000
+    """The most rows that accuracy is measured on after each step."""
+
+    def __call__(self, case: Case) -> list[Finding]:
+        """Return steps, anamnesis index and area."""
+        part: Part = "forget" if case.missing("forget_test") else "forget_test"
+        training = adam(epochs=self.max_epochs, batch_size=self.batch_size, lr=self.lr)
+        everything = JoinedRows(case.split["retain"], case.split["forget"])
+        watched = _choose(case.split[part], self.rows, case.runtime)
+        curves = {
+            evidence: relearn(evidence.model, everything, watched, case.runtime, training) for evidence in case.models
+        }
+        steps = {
+            evidence: steps_until(curve, self.recovered * curves[case.original][0])
+            for evidence, curve in curves.items()
+        }
+        last = len(curves[case.original]) - 1
+        return [
+            case.measure(
+                "relearning/steps",
+                steps.__getitem__,
+                level=None,
+                meaning="Training steps until the model knows what it had to forget almost as well as the original.",
+                note=_late(case, steps, last),
+            ),
+            self._index(case, steps, last),
+            case.measure(
+                "relearning/area",
+                lambda evidence: fmean(curves[evidence]),
+                level=self.level,
+                meaning="How much the model knows of what it had to forget, on average while it learns it again; more "
+                "than a model that never knew it means that memory is left.",
+                note=f"measured on {part}" if part == "forget" else None,
+                limits=(0.0, 1.0),
+                series=case.series(
+                    [str(step) for step in _shown(range(last + 1))],
+                    f"accuracy on {part} after each step of relearning",
+                    lambda evidence: _shown(curves[evidence]),
+                ),
+            ),
+        ]
+
+    def _index(self, case: Case, steps: Mapping[Evidence, float | None], last: int) -> Finding:
+        defined = all(steps[evidence] for evidence in case.retrained)
+        counts = defined and steps[case.unlearned] is not None
+
+        def ratio(evidence: Evidence, others: Sequence[Evidence]) -> float:
+            return (steps[evidence] or 0) / fmean(steps[other] or 0 for other in others)
+
+        beside = case.beside_retrained(ratio)
+        return case.measure(
+            "relearning/anamnesis_index",
+            lambda evidence: beside(evidence) if defined and steps[evidence] is not None else None,
+            level=self.level if counts else None,
+            meaning="Training steps to relearn what was forgotten, as a multiple of what a model needs that never knew "
+            "it; below 1 means that memory is left.",
+            note=_late(case, steps, last) if defined else "a retrained model knows it at once or does not learn it",
+            references=3,
+            limits=(0.0, math.inf),
+        )
+
+
+def relearn(model: nn.Module, rows: Rows, watched: Rows, runtime: Runtime, training: Training) -> Curve:
+    """Return a copy's accuracy on the watched rows before training and after each step; the model is left as it was.
+
+    All weights are trained, also those that the model marks as frozen: whoever holds the model can.
+    """
+    copied = copy_of(model).requires_grad_()
+
+    def measure() -> None:
+        curve.append(accuracy(*predict(copied, watched, runtime)))
+
+    curve: Curve = []
+    copied.to(runtime.device)
+    measure()
+    fit(copied, rows, runtime, training, stage="relearning", after_step=measure)
+    return curve
+
+
+def steps_until(curve: Sequence[float], target: float) -> float | None:
+    """Return the first step with at least the target; None if there is none."""
+    return next((float(step) for step, value in enumerate(curve) if value >= target), None)
+
+
+def _choose(rows: Rows, count: int, runtime: Runtime) -> Rows:
+    order = torch.randperm(len(rows), generator=runtime.generator("relearning/rows")).numpy()
+    return TakenRows(rows, order[:count])
+
+
+def _shown(values: Sequence[float]) -> Sequence[float]:
+    return values[:: -(-len(values) // SHOWN)]
+
+
+def _late(case: Case, steps: Mapping[Evidence, float | None], last: int) -> str | None:
+    late = ["the unlearned model"] if steps[case.unlearned] is None else []
+    number = sum(steps[evidence] is None for evidence in case.retrained)
+    late += [f"{number} of the retrained models"] if number else []
+    return f"{' and '.join(late)} took more than {last} steps" if late else None

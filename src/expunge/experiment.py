@@ -1,0 +1,218 @@
+"""Experiment: the whole story on one page, from data to result."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from expunge.audits.accuracy import Accuracy
+from expunge.audits.membership import Membership
+from expunge.audits.prediction import Prediction
+from expunge.audits.relearning import Relearning
+from expunge.audits.weights import Weights
+from expunge.case import Audit, Case, Dataset, Method, open_case
+from expunge.checkpoint import load_model, save_model
+from expunge.data import PARTS, Count, Data, Part, Request, Split, split
+from expunge.datasets.digits import Digits
+from expunge.errors import SettingsError
+from expunge.files import new_folder
+from expunge.forgetting import Forgotten, run_method
+from expunge.methods.retrain import Retrain
+from expunge.methods.unsir import Unsir
+from expunge.network import Network, rebuild
+from expunge.report.page import render
+from expunge.result import Bill, Picture, Result, environment, reached
+from expunge.runtime import Runtime
+from expunge.settings import build, describe, from_mapping, to_mapping
+from expunge.training import Training, fit
+
+DEFAULT_AUDITS: tuple[Audit, ...] = (Accuracy(), Prediction(), Membership(), Relearning(), Weights())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A run from data to result; a TOML file is one spelling of it."""
+
+    dataset: Dataset = field(default_factory=Digits)
+    network: Network = field(default_factory=Network)
+    training: Training = field(default_factory=Training)
+    """How the original is trained, and every retrained model."""
+    request: Request = field(default_factory=lambda: Request(classes=(3,)))
+    method: Method = field(default_factory=Unsir)
+    audits: tuple[Audit, ...] = DEFAULT_AUDITS
+    references: int = 5
+    """Number of models retrained with other seeds; two or more give bands."""
+    seed: int = 0
+
+
+def experiment_from(values: Mapping[str, Any]) -> Experiment:
+    """Return the experiment that plain values, as read from TOML, describe.
+
+    Tables are ``dataset``, ``network``, ``training``, ``request``, ``method``; ``audits`` is a list of names or of
+    tables with a name; ``references`` and ``seed`` are numbers. What is left out has its default.
+
+    Raises:
+        SettingsError: A key or a setting is unknown or wrong.
+    """
+    read: dict[str, Callable[[Any], Any]] = {
+        "dataset": lambda value: build("datasets", value),
+        "network": lambda value: from_mapping(Network, value),
+        "training": lambda value: from_mapping(Training, value),
+        "request": lambda value: from_mapping(Request, value),
+        "method": lambda value: build("methods", value),
+        "audits": lambda value: tuple(build("audits", {"name": v} if isinstance(v, str) else v) for v in value),
+        "references": lambda value: from_mapping(_Numbers, {"references": value}).references,
+        "seed": lambda value: from_mapping(_Numbers, {"seed": value}).seed,
+    }
+    for key, value in values.items():
+        if key not in read:
+            raise SettingsError(f"expected a key of an experiment, got {key!r} (known: {', '.join(read)})")
+        if key in ("dataset", "network", "training", "request", "method") and not isinstance(value, Mapping):
+            raise SettingsError(f"expected a table [{key}], got {value!r}")
+    experiment = Experiment(**{key: read[key](value) for key, value in values.items()})
+    if isinstance(experiment.method, Retrain) and "training" not in values.get("method", {}):
+        return replace(experiment, method=Retrain(training=experiment.training))
+    return experiment
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Numbers:
+    references: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.references < 0:
+            raise SettingsError(f"expected references >= 0, got {self.references}")
+
+
+def run(experiment: Experiment, runtime: Runtime, out: Path, *, overwrite: bool = False) -> Result:
+    """Train, forget, retrain, audit and report.
+
+    Args:
+        experiment: What to run.
+        runtime: Where; its seed is the experiment's.
+        out: The folder to make: ``original/``, ``unlearned/``, ``retrained-1/`` ..., ``result.json``, ``report.html``.
+        overwrite: Replace what is there.
+
+    Raises:
+        ExpungeError: Something that the caller can put right; nothing is left in `out`.
+    """
+    runtime = runtime.fresh(seed=experiment.seed)
+    data = experiment.dataset.load()
+    parts = split(data, experiment.request)
+    with new_folder(out, overwrite=overwrite) as folder:
+        original = train(experiment.network, data, experiment.training, runtime)
+        about = {"training": to_mapping(experiment.training)}
+        save_model(original, folder / "original", data, about)
+        parent = load_model(folder / "original")
+
+        forgotten = run_method(experiment.method, original, parts, runtime, rebuild(original))
+        save_model(
+            forgotten.model, folder / "unlearned", data, parent.child(entry(experiment.method, parts, experiment.seed))
+        )
+
+        references = []
+        for number in range(1, experiment.references + 1):
+            references.append(retrain(original, parts, experiment.training, runtime, number))
+            save_model(references[-1].model, folder / f"retrained-{number}", data, about)
+
+        case = open_case(parts, original, forgotten.model, [reference.model for reference in references], runtime)
+        result = judge(
+            case,
+            experiment.audits,
+            to_values(experiment, parts),
+            bill=with_retraining(forgotten.bill, references),
+            access=forgotten.access,
+            pictures=forgotten.pictures,
+        )
+        (folder / "result.json").write_text(result.to_json(), encoding="utf-8")
+        (folder / "report.html").write_text(render(result), encoding="utf-8")
+    return result
+
+
+def train(network: Network, data: Data, training: Training, runtime: Runtime) -> nn.Module:
+    """Return a network trained on all training rows."""
+    with runtime.seeded("train/init"):
+        model = network.build(data)
+    fit(model, data.train, runtime, training, stage="train")
+    return model
+
+
+def retrain(original: nn.Module, parts: Split, training: Training, runtime: Runtime, number: int) -> Forgotten:
+    """Return the `number`-th reference: trained without the forgotten rows, with a seed of its own."""
+    seeded = runtime.fresh(seed=1_000_003 * number + runtime.seed)
+    return run_method(Retrain(training=training), original, parts, seeded, rebuild(original))
+
+
+def judge(
+    case: Case,
+    audits: Sequence[Audit],
+    told: Mapping[str, Any],
+    *,
+    bill: Bill | None = None,
+    access: Mapping[Part, Count] | None = None,
+    pictures: tuple[Picture, ...] = (),
+) -> Result:
+    """Run audits on a case and put everything into a result.
+
+    Args:
+        case: The models and their evidence.
+        audits: What to ask.
+        told: What is known of how the models came about: the result's ``experiment``.
+        bill: What forgetting cost, if known.
+        access: What it read, if known.
+        pictures: What the method left to show.
+    """
+    findings = [finding for audit in audits for finding in audit(case)]
+    return Result(
+        experiment=dict(told),
+        label_names=case.split.label_names,
+        rows={part: len(case.split[part]) for part in PARTS},
+        findings=tuple(findings),
+        cost=bill,
+        access=None if access is None else as_reads(access),
+        level=reached(findings),
+        images=pictures,
+        environment=environment(str(case.runtime.device)),
+    )
+
+
+def to_values(experiment: Experiment, parts: Split) -> dict[str, Any]:
+    """Return an experiment as plain values, classes as indices."""
+    return {
+        "dataset": describe(experiment.dataset),
+        "network": to_mapping(experiment.network),
+        "training": to_mapping(experiment.training),
+        "request": request_values(parts),
+        "method": describe(experiment.method),
+        "audits": [describe(audit) for audit in experiment.audits],
+        "references": experiment.references,
+        "seed": experiment.seed,
+    }
+
+
+def request_values(parts: Split) -> dict[str, list[int]]:
+    """Return a request as plain values, classes as indices."""
+    if parts.request.rows:
+        return {"rows": list(parts.request.rows)}
+    return {"classes": [int(index) for index in parts.request.classes]}
+
+
+def entry(method: Method, parts: Split, seed: int) -> dict[str, Any]:
+    """Return what a model folder remembers of a request."""
+    return {"request": request_values(parts), "method": describe(method), "seed": seed}
+
+
+def as_reads(access: Mapping[Part, Count]) -> dict[str, dict[str, int]]:
+    """Return read counts as plain values."""
+    return {part: {"rows": count.rows, "reads": count.reads} for part, count in access.items()}
+
+
+def with_retraining(bill: Bill, references: Sequence[Forgotten]) -> Bill:
+    """Return a bill with the mean seconds of one retraining, if there was any."""
+    if not references:
+        return bill
+    mean = sum(reference.bill.seconds["total"] for reference in references) / len(references)
+    return replace(bill, seconds=bill.seconds | {"retrain": mean})

@@ -1,0 +1,141 @@
+"""Forgetting: run a method under guard, check what it made, and keep the record of what it read and cost."""
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.transforms.v2.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from expunge.case import Method
+from expunge.cost import Cost, peak_memory_bytes
+from expunge.data import Access, Count, Part, Split
+from expunge.errors import DivergedError, ExpungeError, ModelError
+from expunge.network import copy_of
+from expunge.result import Bill, Picture
+from expunge.runtime import Runtime
+from expunge.settings import describe
+from expunge.training import device_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgotten:
+    """What a method made, and what it took."""
+
+    model: nn.Module
+    """The new model, on the device that the original is on."""
+    method: dict[str, Any]
+    """Name and settings of the method."""
+    access: dict[Part, Count]
+    """How much of every part was read."""
+    bill: Bill
+    pictures: tuple[Picture, ...]
+
+
+def run_method(
+    method: Method, model: nn.Module, parts: Split, runtime: Runtime, build: Callable[[], nn.Module]
+) -> Forgotten:
+    """Let a method make a model forget.
+
+    Args:
+        method: What to run; it sees the parts that it declares and no others.
+        model: The original; left as it is.
+        parts: The data, split by the request.
+        runtime: Where; a fresh bill is opened.
+        build: Makes a network of the same architecture with fresh weights.
+
+    Raises:
+        ModelError: The original has weights that are not finite.
+        ExpungeError: What the method raised, with its name and the request in front.
+        DivergedError: The new model has weights that are not finite.
+    """
+    check_finite(model, "the original model")
+    runtime = runtime.fresh()
+    access = Access(parts, method.reads, build)
+    name = type(method).__module__.rsplit(".", 1)[-1]
+    try:
+        new = method(model, access, runtime)
+    except ExpungeError as error:
+        raise type(error)(f"{name}, {say(parts)}: {error}") from error
+    for weight_name, value in new.state_dict().items():
+        if not value.isfinite().all():
+            raise DivergedError(
+                f"{name}, {say(parts)}: expected finite weights, got NaN or infinity in {weight_name!r}"
+            )
+    rows = len(parts["retain"]) + len(parts["forget"])
+    return Forgotten(
+        model=new.to(device_of(model)),
+        method=describe(method),
+        access=access.counts(),
+        bill=bill(runtime.cost, runtime.device, epoch_flops(model, parts.input_size, rows)),
+        pictures=tuple(
+            picture(kind, parts.label_names[index], images) for (kind, index), images in runtime.images.items()
+        ),
+    )
+
+
+def say(parts: Split) -> str:
+    """Return the request in words, for messages."""
+    if parts.request.rows:
+        return f"forgetting {len(parts.request.rows)} rows"
+    return "forgetting " + ", ".join(repr(parts.label_names[int(index)])[:60] for index in parts.request.classes)
+
+
+def check_finite(model: nn.Module, what: str) -> None:
+    """Refuse a model with weights that are not finite.
+
+    Raises:
+        ModelError: Which weight.
+    """
+    for name, value in model.state_dict().items():
+        if not value.isfinite().all():
+            raise ModelError(f"expected finite weights in {what}, got NaN or infinity in {name!r}")
+
+
+def bill(cost: Cost, device: torch.device, per_epoch: int) -> Bill:
+    """Return a cost as it stands in a result."""
+    return Bill(
+        seconds=dict(cost.seconds) | {"total": cost.total},
+        flops=cost.flops,
+        epoch_equivalents=cost.flops / per_epoch if per_epoch else None,
+        peak_memory_bytes=peak_memory_bytes(device),
+    )
+
+
+def epoch_flops(model: nn.Module, input_size: tuple[int, ...], rows: int) -> int:
+    """Return the operations of one forward and backward pass over so many rows: the unit of epoch equivalents."""
+    probe = copy_of(model).train().requires_grad_()
+    inputs = torch.zeros(8, *input_size, device=device_of(model), dtype=next(model.parameters()).dtype)
+    with FlopCounterMode(display=False) as counter:
+        logits = probe(inputs)
+        loss = functional.cross_entropy(logits, torch.zeros(8, dtype=torch.int64, device=logits.device))
+        torch.autograd.backward(loss)
+    return int(counter.get_total_flops()) * rows // 8
+
+
+def picture(kind: str, label: str, images: Float[Tensor, "images ..."]) -> Picture:
+    """Return inputs as one PNG, side by side, each stretched over the full range of brightness.
+
+    One or three channels are shown as they are, others by their mean; an input that is no image as one row of pixels.
+    """
+    tiles = images.float().cpu()
+    if tiles.ndim != 4:
+        tiles = tiles.flatten(1)[:, None, None, :]
+    if tiles.shape[1] not in (1, 3):
+        tiles = tiles.mean(1, keepdim=True)
+    grid = make_grid(tiles, nrow=len(tiles), normalize=True, scale_each=True, padding=1, pad_value=1.0)
+    return Picture(kind=kind, label=label, png=_png(to_pil_image(grid)))
+
+
+def _png(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,39 @@
+"""Limits: what a result does not prove, whatever its numbers."""
+
+from expunge.report.verdict import LEVELS, borne_out, forgotten_classes, method_name
+from expunge.result import Result
+
+
+def limits(result: Result) -> list[str]:
+    """Return what the result does not prove, one sentence or two each; the list is shorter the higher the level."""
+    reached = LEVELS.index(borne_out(result)) - 1
+    it = "the class" if len(forgotten_classes(result)) == 1 else "what was forgotten"
+    texts = []
+    if method_name(result) == "head_mask":
+        texts.append(
+            f"That anything was forgotten: head_mask changes the last layer alone, and {it} is all still there."
+        )
+    if all(finding.retrained is None for finding in result.findings):
+        texts.append("That this is unlearning at all: with no retrained network, there is nothing to measure it by.")
+    if reached < 1:
+        texts.append("That an outsider cannot tell: how sure the outputs are may still give the forgotten rows away.")
+    if reached < 2:
+        texts.append(f"That {it} is gone from inside: the features may still hold it, and a new last layer find it.")
+    if reached < 3:
+        texts.append(f"That {it} stays away: a few of its rows, or further training, may bring it back quickly.")
+    if reached < 4:
+        texts.append("That a stronger attacker fails, who trains many networks and compares them row by row.")
+    bands = [finding for finding in result.findings if finding.band is not None]
+    if bands:
+        count = result.experiment.get("references")
+        many = f"{count} retrained networks" if isinstance(count, int) else "few retrained networks"
+        texts.append(
+            f"That it equals a retrained network: a band says where one more of them is expected, and comes from "
+            f"{many}. The fewer there are, the wider it is, and the less it means to be inside."
+        )
+    texts.append("Anything about other data: every number comes from the rows at hand.")
+    texts.append(
+        "Anything about what else holds the forgotten rows: copies, caches, earlier checkpoints, other networks."
+    )
+    texts.append("A bound on leakage, as differential privacy gives, or that a law is kept.")
+    return texts

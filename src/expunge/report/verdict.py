@@ -1,0 +1,169 @@
+"""Verdict: what a result shows, in plain words, and never more than it shows."""
+
+from collections.abc import Sequence
+from typing import get_args
+
+from expunge.finding import Finding
+from expunge.report.wording import clip, listed, percent, span, title, value
+from expunge.result import Level, Result, reached
+
+LEVELS: tuple[Level, ...] = get_args(Level)
+_ALIKE = {
+    "L0": "its accuracies are in the range of networks retrained without {it} (level L0)",
+    "L1": "its outputs look like those of networks retrained without {it} (level L1)",
+    "L2": "its outputs and inner features look like those of networks retrained without {it} (level L2)",
+    "L3": "its outputs, inner features and speed of relearning look like those of networks retrained without {it} "
+    "(level L3)",
+    "L4": "no test here, even over many networks, tells it from networks retrained without {it} (level L4)",
+}
+_LIMITS = {
+    "L0": "This says nothing of its confidence or its inner features.",
+    "L1": "This says nothing of its inner features.",
+    "L2": "This says nothing of how fast {it} could be relearned.",
+    "L3": "This says nothing of what tests over many networks would find.",
+    "L4": "This is evidence, not proof.",
+}
+_CONTROL = "This is a control, not unlearning: head_mask only hides the output and leaves every feature in place."
+_UNTOLD = "The original network would pass too, so these numbers cannot tell forgetting from doing nothing."
+
+
+def verdict(result: Result) -> str:
+    """Return what the result shows: how the network now answers, whether retrained ones do so too, and the limits.
+
+    The level is the one that the findings bear out, should the result state a higher one. The text is plain: names of
+    classes are clipped and hold no control characters.
+    """
+    level = borne_out(result)
+    it = "it" if len(forgotten_classes(result)) == 1 else "them"
+    sentences = [_CONTROL] if method_name(result) == "head_mask" else []
+    sentences.append(f"{_answers(result)}{_judged(result, level, it)}")
+    if LEVELS.index(level) < LEVELS.index(result.level):
+        sentences.append(f"The result states level {result.level}, which its findings do not bear out.")
+    return " ".join(sentences)
+
+
+def borne_out(result: Result) -> Level:
+    """Return the level that the result states, or the one that its findings reach if that is lower."""
+    return min(result.level, reached(result.findings), key=LEVELS.index)
+
+
+def forgotten_classes(result: Result) -> tuple[str, ...]:
+    """Return the names of the classes that were to be forgotten; none if single rows were, or it is not known."""
+    request = result.experiment.get("request")
+    classes = request.get("classes") if isinstance(request, dict) else None
+    names = []
+    for item in classes if isinstance(classes, list | tuple) else ():
+        index = str(item).removeprefix("#")
+        known = item not in result.label_names and index.isdecimal() and int(index) < len(result.label_names)
+        names.append(result.label_names[int(index)] if known else str(item))
+    return tuple(names)
+
+
+def asked(result: Result) -> str:
+    """Return what was to be forgotten, ``class '3'``; of many classes, the first three by name."""
+    names = [f"'{clip(name)}'" for name in forgotten_classes(result)]
+    if names:
+        few = [*names[:3], f"{len(names) - 3} more"] if len(names) > 4 else names
+        return f"{'class' if len(names) == 1 else 'classes'} {listed(few)}"
+    request = result.experiment.get("request")
+    rows = request.get("rows") if isinstance(request, dict) else None
+    return f"{len(rows):,} single rows" if isinstance(rows, list | tuple) and rows else "what is not known"
+
+
+def method_name(result: Result) -> str | None:
+    """Return the name of the method; None if the unlearned model was made elsewhere."""
+    method = result.experiment.get("method")
+    name = method.get("name") if isinstance(method, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def way(finding: Finding) -> str | None:
+    """Return which way the unlearned network misses the retrained ones; None unless it is outside a known band."""
+    if finding.inside is not False or finding.band is None or finding.unlearned is None:
+        return None
+    above = finding.unlearned > finding.band[1]
+    known = {
+        ("accuracy/forget_test", True): "still recognised",
+        ("accuracy/forget_test", False): "over-forgotten",
+        ("accuracy/retain_test", False): "what was to stay is damaged",
+    }
+    if (finding.name, above) in known:
+        return known[finding.name, above]
+    text = "higher than in retrained networks" if above else "lower than in retrained networks"
+    if finding.original is None or _within(finding.original, finding):
+        return text
+    same_side = (finding.original > finding.band[1]) == above
+    return f"{text}, {'on the side of the original' if same_side else 'further off than needed'}"
+
+
+def _answers(result: Result) -> str:
+    """Return the first clause, without its full stop: what the network now answers, as numbers."""
+    classes = len(forgotten_classes(result))
+    known = {finding.name: finding for finding in result.findings if finding.unlearned is not None}
+    kept = known.get("accuracy/retain_test")
+    rest = (
+        f", is right on {percent(kept.unlearned)} of the retained ones (was {percent(kept.original)})" if kept else ""
+    )
+    part = "test" if "accuracy/forget_test" in known else "training"
+    rows = f"{part} rows of {asked(result)}" if classes else f"forgotten {part} rows"
+    accuracy = known.get("accuracy/forget_test") or known.get("accuracy/forget")
+    if accuracy is None:
+        return (
+            f"What the network now answers on {asked(result) if classes else 'the forgotten rows'} is not known{rest}"
+        )
+    was = percent(accuracy.original)
+    if accuracy.unlearned != 0:
+        return f"The network is still right on {percent(accuracy.unlearned)} of the {rows} (was {was}){rest}"
+    if classes == 1:
+        return f"The network no longer outputs {asked(result)} (accuracy on its {part} rows 0.0 %, was {was}){rest}"
+    return f"The network is no longer right on any of the {rows} (accuracy 0.0 %, was {was}){rest}"
+
+
+def _judged(result: Result, level: Level, it: str) -> str:
+    """Return the rest of the sentence: how the network compares with retrained ones."""
+    counted = [finding for finding in result.findings if finding.level is not None]
+    if not counted:
+        return "; nothing was compared with retrained networks, so whether this is forgetting could not be judged."
+    if all(finding.inside is None for finding in counted):
+        if all(finding.retrained is None for finding in result.findings):
+            return "; there is no retrained network to compare with, so whether this is forgetting could not be judged."
+        return "; two or more retrained networks are needed to judge whether this is forgetting, so it was not judged."
+    passed = LEVELS.index(level)
+    outside = [finding for finding in counted if finding.inside is False and (finding.level or 0) >= passed]
+    unjudged = [finding for finding in counted if finding.inside is None and finding.level == passed]
+    if level == "none":
+        if outside:
+            return f", but it differs from networks retrained without {it}: {_misses(outside)}."
+        return f"; level L0 could not be judged{_reason(unjudged)}, so no level is reached."
+    text = f", and {_ALIKE[level]}".replace("{it}", it)
+    if outside:
+        text += f", but beyond that it differs from them: {_misses(outside)}."
+    elif unjudged:
+        text += f". Level L{passed} could not be judged{_reason(unjudged)}."
+    else:
+        text += f". {_LIMITS[level]}".replace("{it}", it)
+    below = [finding for finding in counted if (finding.level or 0) < passed]
+    if all(finding.original is not None and _within(finding.original, finding) for finding in below):
+        text += f" {_UNTOLD}"
+    return text
+
+
+def _misses(outside: Sequence[Finding]) -> str:
+    """Return the findings outside their bands, three at most, lowest level first."""
+    ordered = sorted(outside, key=lambda finding: finding.level or 0)
+    texts = []
+    for finding in ordered[:3]:
+        name = title(finding.name)
+        numbers = f"{value(finding.unlearned, finding.name)} against {span(finding.band, finding.name)}"
+        texts.append(f"{name[:1].lower()}{name[1:]} {numbers}" + (f", {way(finding)}" if way(finding) else ""))
+    more = f"; and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return "; ".join(texts) + more
+
+
+def _reason(unjudged: Sequence[Finding]) -> str:
+    notes = [clip(finding.note, 120) for finding in unjudged if finding.note]
+    return f" ({notes[0]})" if notes else ""
+
+
+def _within(number: float, finding: Finding) -> bool:
+    return finding.band is not None and finding.band[0] <= number <= finding.band[1]

@@ -1,0 +1,177 @@
+"""Stages: each step of the story from folder to folder, as the commands run it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from expunge.case import Audit, Dataset, Method, open_case
+from expunge.checkpoint import Checkpoint, load_model, save_model
+from expunge.data import Data, Request, Split, split
+from expunge.errors import DataError
+from expunge.experiment import as_reads, entry, judge, request_values, train
+from expunge.files import check_free, new_folder, write_text
+from expunge.forgetting import Forgotten, run_method
+from expunge.methods.retrain import Retrain
+from expunge.network import Network, architecture, rebuild
+from expunge.result import Record, Result, read
+from expunge.runtime import Runtime
+from expunge.settings import describe, from_mapping, to_mapping
+from expunge.training import Training, predict
+
+RECORD = "forget.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trained network and how well it does."""
+
+    model: nn.Module
+    test_accuracy: float | None
+    """Share of test rows that it gets right; None without test rows."""
+    seconds: float
+
+
+def train_folder(
+    dataset: Dataset, network: Network, training: Training, out: Path, runtime: Runtime, *, overwrite: bool
+) -> Trained:
+    """Train a network on a data set and write a model folder.
+
+    Raises:
+        ExpungeError: Something that the caller can put right; nothing is written.
+    """
+    check_free(out, overwrite=overwrite)
+    data = dataset.load()
+    model = train(network, data, training, runtime)
+    accuracy = None
+    if len(data.test):
+        logits, labels = predict(model, data.test, runtime)
+        accuracy = (logits.argmax(1) == labels).double().mean().item()
+    with new_folder(out, overwrite=overwrite) as folder:
+        save_model(model, folder, data, {"training": to_mapping(training)})
+    return Trained(model=model, test_accuracy=accuracy, seconds=runtime.cost.seconds["train"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that forgetting needs, checked."""
+
+    checkpoint: Checkpoint
+    method: Method
+    seed: int
+    data: Data
+    parts: Split
+    out: Path
+    overwrite: bool
+
+
+def plan_forgetting(
+    model_dir: Path, request: Request, dataset: Dataset, method: Method, out: Path, *, seed: int, overwrite: bool
+) -> Plan:
+    """Check everything that can be checked before a method runs.
+
+    Raises:
+        ExpungeError: Something that the caller can put right.
+    """
+    check_free(out, overwrite=overwrite)
+    checkpoint = load_model(model_dir)
+    data = load_for(checkpoint, dataset)
+    return Plan(
+        checkpoint=checkpoint,
+        method=method,
+        seed=seed,
+        data=data,
+        parts=split(data, request),
+        out=out,
+        overwrite=overwrite,
+    )
+
+
+def forget_folder(plan: Plan, runtime: Runtime) -> Forgotten:
+    """Let a model forget and write the new model's folder, with ``forget.json`` beside the weights.
+
+    Raises:
+        ExpungeError: Something that the caller can put right; nothing is written.
+    """
+    model = plan.checkpoint.model
+    forgotten = run_method(plan.method, model, plan.parts, runtime, rebuild(model))
+    about = entry(plan.method, plan.parts, plan.seed)
+    record = Record(experiment=about, cost=forgotten.bill, access=as_reads(forgotten.access), images=forgotten.pictures)
+    with new_folder(plan.out, overwrite=plan.overwrite) as folder:
+        save_model(forgotten.model, folder, plan.data, plan.checkpoint.child(about))
+        (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
+    return forgotten
+
+
+def audit_folders(
+    original_dir: Path,
+    unlearned_dir: Path,
+    retrained_dirs: Sequence[Path],
+    request: Request,
+    dataset: Dataset,
+    audits: Sequence[Audit],
+    out: Path,
+    runtime: Runtime,
+    *,
+    overwrite: bool,
+) -> Result:
+    """Audit an unlearned model beside its original and retrained models, and write the result.
+
+    Cost and reads are those in the unlearned folder's ``forget.json``, and None if it has none.
+
+    Raises:
+        ExpungeError: Something that the caller can put right; nothing is written.
+    """
+    check_free(out, overwrite=overwrite)
+    original, unlearned, *retrained = (load_model(path) for path in (original_dir, unlearned_dir, *retrained_dirs))
+    parts = split(load_for(original, dataset), request)
+    record = read(Record, unlearned_dir / RECORD) if (unlearned_dir / RECORD).exists() else None
+    case = open_case(parts, original.model, unlearned.model, [other.model for other in retrained], runtime)
+    told: dict[str, Any] = {
+        "dataset": describe(dataset),
+        "network": {"name": architecture(original.model)},
+        "training": original.about.get("training"),
+        "request": request_values(parts),
+        "method": record.experiment["method"] if record else None,
+        "audits": [describe(audit) for audit in audits],
+        "references": len(retrained),
+        "seed": runtime.seed,
+    }
+    if record and record.experiment["request"] != told["request"]:
+        raise DataError(
+            f"expected the request that {unlearned_dir} was made for, {record.experiment['request']}, "
+            f"got {told['request']}"
+        )
+    result = judge(case, audits, told, pictures=record.images if record else ())
+    if record:
+        result = replace(result, cost=record.cost, access=record.access)
+    write_text(out, result.to_json(), overwrite=overwrite)
+    return result
+
+
+def load_for(checkpoint: Checkpoint, dataset: Dataset) -> Data:
+    """Return data for a model, after a check that it is of the model's kind.
+
+    Raises:
+        DataError: Classes or input size are not the model's.
+    """
+    data = dataset.load()
+    if checkpoint.label_names and checkpoint.label_names != data.label_names:
+        known, came = checkpoint.label_names, data.label_names
+        raise DataError(
+            f"expected the {len(known)} classes that the model was trained on ({', '.join(known)[:60]}), "
+            f"got {len(came)} ({', '.join(came)[:60]})"
+        )
+    if checkpoint.input_size != data.input_size:
+        raise DataError(f"expected inputs {checkpoint.input_size} as the model takes, got {data.input_size}")
+    return data
+
+
+def as_trained(plan: Plan, chosen: Mapping[str, Any]) -> Plan:
+    """Return a plan in which `retrain` trains as the original was trained, unless other settings were chosen."""
+    recorded = plan.checkpoint.about.get("training")
+    if not isinstance(plan.method, Retrain) or "training" in chosen or recorded is None:
+        return plan
+    return replace(plan, method=Retrain(training=from_mapping(Training, recorded)))

@@ -1,0 +1,113 @@
+"""What the terminal shows: progress while work runs, tables when it is done. Builds; `cli` prints."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from expunge.finding import Finding
+    from expunge.result import Result
+
+PATIENCE = 0.7
+"""Seconds of a stage before its progress is shown."""
+
+
+class Bars:
+    """Progress of stages on a terminal: nothing for a short stage, a bar with the time left for a long one.
+
+    Repeated stages (five retrainings) count on one line. Off a terminal nothing is shown.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool) -> None:
+        self._console = console
+        self._shown = console.is_terminal and not quiet
+
+    @contextmanager
+    def __call__(self, stage: str, steps: int) -> Iterator[Any]:
+        """Show one stage."""
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._shown,
+        )
+        task = bar.add_task(f"{stage:<12}", total=steps)
+        begun, started = time.perf_counter(), False
+
+        def advance(done: int) -> None:
+            nonlocal started
+            if not started and time.perf_counter() - begun > PATIENCE:
+                bar.start()
+                started = True
+            bar.advance(task, done)
+
+        try:
+            yield advance
+        finally:
+            bar.stop()
+        if self._shown and started:
+            self._console.print(Text(f"{stage:<12} {time.perf_counter() - begun:6.1f} s", style="dim"))
+
+
+def findings_table(result: "Result") -> Table:
+    """Return the findings at a width of 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("level")
+    table.add_column("finding", max_width=36)
+    for column in ("original", "unlearned", "retrained"):
+        table.add_column(column, justify="right")
+    table.add_column("judged")
+    for finding in sorted(result.findings, key=lambda finding: (finding.level is None, finding.level or 0)):
+        table.add_row(
+            "info" if finding.level is None else f"L{finding.level}",
+            Text(finding.name, overflow="fold"),
+            *(number(value) for value in (finding.original, finding.unlearned, finding.retrained)),
+            judged(finding),
+        )
+    return table
+
+
+def judged(finding: "Finding") -> Text:
+    """Return whether a finding is inside the band, in a word."""
+    if finding.level is None:
+        return Text("")
+    if finding.inside is None:
+        return Text("not judged", style="yellow")
+    return Text("inside", style="green") if finding.inside else Text("outside", style="red")
+
+
+def number(value: float | None) -> str:
+    """Return a number for a table; one that is not known says so."""
+    return "-" if value is None else f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
+
+
+def settings_table(rows: Sequence[tuple[str, str, str]]) -> Table:
+    """Return a table of settings: name, default, meaning."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in ("setting", "default", "meaning"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def names_table(rows: Sequence[tuple[str, str, str]]) -> Table:
+    """Return a table of names: name, what it reads (empty where that means nothing), one sentence."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=any(reads for _, reads, _ in rows))
+    for column in ("name", "reads", "what it does"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table

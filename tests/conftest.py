@@ -1,0 +1,52 @@
+"""A toy world that every test can afford: four classes of small shapes and a network that knows them."""
+
+import warnings
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from expunge.data import Access, Data, Part, Request, Split, split
+from expunge.datasets.shapes import Shapes
+from expunge.network import Network, rebuild
+from expunge.runtime import Runtime, open_runtime
+from expunge.training import Training, fit, predict
+
+warnings.filterwarnings("ignore", category=DeprecationWarning)
+torch.set_num_threads(1)
+
+TRAINING = Training(epochs=15, batch_size=32)
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Data, a network trained on them, and where it ran."""
+
+    data: Data
+    model: nn.Module
+    runtime: Runtime
+
+    def split(self, *classes: int) -> Split:
+        return split(self.data, Request(classes=classes))
+
+    def access(self, parts: Split, reads: frozenset[Part]) -> Access:
+        return Access(parts, reads, rebuild(self.model))
+
+    def accuracy(self, model: nn.Module, parts: Split, part: Part) -> float:
+        logits, labels = predict(model, parts[part], self.runtime)
+        return (logits.argmax(1) == labels).double().mean().item()
+
+
+def make_toy(network: Network, seed: int = 0) -> Toy:
+    data = Shapes(classes=4, size=8, channels=1, train_rows=320, test_rows=160, noise=0.3).load()
+    runtime = open_runtime(device="cpu", seed=seed)
+    with runtime.seeded("train/init"):
+        model = network.build(data)
+    fit(model, data.train, runtime, TRAINING, stage="train")
+    return Toy(data, model, runtime.fresh())
+
+
+@pytest.fixture(scope="session")
+def toy() -> Toy:
+    return make_toy(Network(name="small_cnn", args={"width": 8}))

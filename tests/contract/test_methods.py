@@ -1,0 +1,164 @@
+"""What every method must do; each file of ``expunge.methods`` is taken in by its name."""
+
+import copy
+import dataclasses
+import inspect
+import json
+import re
+import sys
+from typing import Any
+
+import pytest
+import torch
+from conftest import TRAINING, Toy
+from torch import nn
+
+from expunge.case import Method
+from expunge.data import Request, split
+from expunge.errors import RequestError
+from expunge.forgetting import run_method
+from expunge.methods.retrain import Retrain
+from expunge.network import rebuild
+from expunge.settings import build, describe, find, from_toml, names
+
+METHODS = names("methods")
+
+
+def make(name: str) -> Method:
+    """Return a method with its defaults; retraining with as much training as the toy had."""
+    method: Method = Retrain(training=TRAINING) if name == "retrain" else build("methods", {"name": name})
+    return method
+
+
+def forget(toy: Toy, name: str, *classes: int) -> nn.Module:
+    parts = toy.split(*classes)
+    method = make(name)
+    return method(toy.model, toy.access(parts, method.reads), toy.runtime.fresh())
+
+
+def assert_same(left: nn.Module, right: nn.Module) -> None:
+    assert left.state_dict().keys() == right.state_dict().keys()
+    for name, value in left.state_dict().items():
+        assert torch.equal(value, right.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_is_one_frozen_dataclass_with_defaults_and_a_source(name: str) -> None:
+    cls = find("methods", name)
+    assert cls.__dataclass_params__.frozen
+    assert all(field.kw_only for field in dataclasses.fields(cls))
+    cls()
+    about = inspect.getdoc(sys.modules[cls.__module__]) or ""
+    assert about.startswith(f"{name}: ")
+    assert "https://" in about
+    assert re.search(r"^1\. ", about, re.MULTILINE), "its steps as a numbered list"
+    assert "Reads: " in about
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_survive_toml_and_json(name: str) -> None:
+    method = make(name)
+    values = describe(method)
+    assert build("methods", from_toml(as_toml(values))) == method
+    assert build("methods", json.loads(json.dumps(values))) == method
+
+
+def as_toml(values: dict[str, Any], table: str = "") -> str:
+    plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    lines = [f"[{table}]"] * bool(table) + [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    nested = [as_toml(value, f"{table}.{key}".lstrip(".")) for key, value in values.items() if isinstance(value, dict)]
+    return "\n".join([*lines, *nested])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_reads_only_what_it_declares(toy: Toy, name: str) -> None:
+    method = make(name)
+    made = run_method(method, toy.model, toy.split(1), toy.runtime, rebuild(toy.model))
+    read = {part for part, count in made.access.items() if count.reads}
+    assert read == method.reads
+    for part in read:
+        assert 0 < made.access[part].rows <= made.access[part].reads
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_leaves_the_original_as_it_was(toy: Toy, name: str) -> None:
+    for mode in (True, False):
+        original = copy.deepcopy(toy.model).train(mode)
+        before = copy.deepcopy(original)
+        method = make(name)
+        method(original, toy.access(toy.split(1), method.reads), toy.runtime.fresh())
+        assert_same(original, before)
+        assert [module.training for module in original.modules()] == [mode for _ in original.modules()]
+        assert all(weight.grad is None and weight.requires_grad for weight in original.parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_runs_with_one_seed_are_bit_equal(toy: Toy, name: str) -> None:
+    first = forget(toy, name, 1)
+    torch.manual_seed(1234)  # what the caller draws must not matter
+    torch.rand(7)
+    assert_same(first, forget(toy, name, 1))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_gives_a_new_network_of_the_same_architecture_with_finite_weights(toy: Toy, name: str) -> None:
+    new = forget(toy, name, 1)
+    assert new is not toy.model
+    assert {key: value.shape for key, value in new.state_dict().items()} == {
+        key: value.shape for key, value in toy.model.state_dict().items()
+    }
+    assert all(value.isfinite().all() for value in new.state_dict().values())
+    assert all(weight.grad is None for weight in new.parameters())
+    assert new.training == toy.model.training
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_frozen_weights_do_not_drift(toy: Toy, name: str) -> None:
+    partly_frozen = copy.deepcopy(toy.model)
+    frozen = [key for key, _ in partly_frozen.named_parameters() if key.startswith("trunk.0")]
+    for key, weight in partly_frozen.named_parameters():
+        weight.requires_grad_(key not in frozen)
+    method = make(name)
+    parts = toy.split(1)
+    access = Toy(toy.data, partly_frozen, toy.runtime).access(parts, method.reads)
+    new = method(partly_frozen, access, toy.runtime.fresh())
+    assert frozen
+    for key in frozen:
+        assert torch.equal(new.state_dict()[key], partly_frozen.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_forgets_rows_or_says_that_it_cannot(toy: Toy, name: str) -> None:
+    parts = split(toy.data, Request(rows=(0, 5, 9)))
+    method = make(name)
+    try:
+        new = method(toy.model, toy.access(parts, method.reads), toy.runtime.fresh())
+    except RequestError as error:
+        assert "expected a request of whole classes, got 3 single rows" in str(error)  # noqa: PT017
+    else:
+        assert all(value.isfinite().all() for value in new.state_dict().values())
+
+
+@pytest.mark.parametrize("classes", [(1,), (0, 3)])
+@pytest.mark.parametrize("name", METHODS)
+def test_forgets_and_keeps_the_rest(toy: Toy, name: str, classes: tuple[int, ...]) -> None:
+    assert has_forgotten(toy, forget(toy, name, *classes), *classes)
+
+
+def test_doing_nothing_is_caught(toy: Toy) -> None:
+    assert not has_forgotten(toy, copy.deepcopy(toy.model), 1)
+
+
+def has_forgotten(toy: Toy, new: nn.Module, *classes: int) -> bool:
+    parts = toy.split(*classes)
+    forgot = toy.accuracy(new, parts, "forget_test") <= 0.05
+    kept = toy.accuracy(new, parts, "retain_test") >= toy.accuracy(toy.model, parts, "retain_test") - 0.15
+    return forgot and kept
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_setting_says_what_it_is(name: str) -> None:
+    from expunge.catalogue import entry
+
+    for setting in entry("methods", name).settings:
+        assert setting.meaning.endswith("."), setting.name
