@@ -40,11 +40,6 @@ def make_logits(labels: Labels, seed: int, signal: float = 2.0) -> dict[Part, Te
     }
 
 
-def make_evidence(labels: Labels, logits: Logits, model: nn.Module | None = None) -> Evidence:
-    """Return the evidence of a model that says these logits; the model itself is of no matter if none is given."""
-    return Evidence(model=nn.Linear(FEATURES, CLASSES) if model is None else model, logits=logits, labels=labels)
-
-
 def make_split(labels: Labels, request: Request) -> Split:
     """Return parts with these labels; the inputs of a class lie around a point of its own."""
     generator = torch.Generator().manual_seed(0)
@@ -68,8 +63,9 @@ def make_case(
 ) -> Case:
     """Return a case of given logits; `models` are those of original, unlearned and retrained, in this order."""
     given = [original, unlearned, *retrained]
+    models = models or [nn.Linear(FEATURES, CLASSES) for _ in given]
     evidence = [
-        make_evidence(labels, logits, model) for logits, model in zip(given, models or [None] * len(given), strict=True)
+        Evidence(model=model, logits=logits, labels=labels) for logits, model in zip(given, models, strict=True)
     ]
     return Case(
         split=make_split(labels, request or Request(classes=(CLASSES - 1,))),

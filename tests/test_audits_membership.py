@@ -8,13 +8,13 @@ import pytest
 import torch
 from scipy import optimize
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 
 from cases import (
     CLASSES,
     assert_same_numbers,
     by_name,
     make_case,
-    make_evidence,
     make_labels,
     permuted,
     random_case,
@@ -237,15 +237,15 @@ def test_it_has_seven_findings_from_nought_to_one() -> None:
 
 def test_order_of_rows_is_of_no_matter_and_nothing_is_changed() -> None:
     case = random_case()
-    before, numpy_before = state(case), np.random.get_state()[1].tolist()
+    before, numpy_before = state(case), repr(np.random.get_state())
     findings = SMALL(case)
     assert state(case) == before
-    assert np.random.get_state()[1].tolist() == numpy_before
+    assert repr(np.random.get_state()) == numpy_before
     assert_same_numbers(findings, SMALL(permuted(case)))
 
 
 def test_another_model_with_the_same_answers_has_the_same_numbers() -> None:
     case = random_case()
-    twin = replace(case, unlearned=make_evidence(case.original.labels, case.original.logits))
+    twin = replace(case, unlearned=replace(case.original, model=nn.Linear(3, 4)))
     for finding in SMALL(twin):
         assert finding.original == finding.unlearned

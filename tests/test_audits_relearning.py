@@ -52,9 +52,9 @@ def slow_curve(model: nn.Module, case: Case) -> list[float]:
 
     curve = [measured()]
     for _ in range(2):
-        for chosen in torch.randperm(len(labels), generator=order).split(16):
+        for chosen in torch.split(torch.randperm(len(labels), generator=order), 16):
             optimizer.zero_grad()
-            functional.cross_entropy(model(inputs[chosen]), labels[chosen]).backward()
+            torch.autograd.backward(functional.cross_entropy(model(inputs[chosen]), labels[chosen]))
             optimizer.step()
             curve.append(measured())
     return curve
@@ -102,8 +102,10 @@ FAST = [0.0, 0.2, 1.0, 1.0, 1.0, 1.0]
 def test_steps_area_and_index_of_known_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     found = with_curves(monkeypatch, FULL, FAST, SLOW, MIDDLE, SLOW)
     steps, area, index = (found[f"relearning/{name}"] for name in ("steps", "area", "anamnesis_index"))
-    assert (steps.original, steps.unlearned, steps.retrained) == (0, 2, pytest.approx(11 / 3))
-    assert (area.original, area.unlearned) == (1, pytest.approx(5.2 / 6))
+    assert (steps.original, steps.unlearned) == (0, 2)
+    assert steps.retrained == pytest.approx(11 / 3)
+    assert area.original == 1
+    assert area.unlearned == pytest.approx(4.2 / 6)
     assert area.retrained == pytest.approx((3.35 + 3.45 + 3.35) / 18)
     assert index.original == 0
     assert index.unlearned == pytest.approx((2 / 3.5 + 2 / 4 + 2 / 3.5) / 3)

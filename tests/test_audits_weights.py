@@ -48,7 +48,7 @@ def test_every_layer_has_its_own_distance() -> None:
     original = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
     moved = copy.deepcopy(original)
     with torch.no_grad():
-        moved[1].weight.mul_(1.5)
+        dict(moved.named_parameters())["1.weight"].mul_(1.5)
     found = distance(case_of(original, moved))
     assert found.series is not None
     assert found.series.x == ("0.weight", "0.bias", "1.weight", "1.bias")

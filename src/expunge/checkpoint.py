@@ -7,8 +7,8 @@ from typing import Any
 
 import timm
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from timm.models import save_config_for_hf
+from safetensors.torch import load_file
+from timm.models import save_for_hf
 from torch import nn
 
 import expunge.networks  # noqa: F401  registers our networks with timm
@@ -54,10 +54,10 @@ def save_model(model: nn.Module, folder: Path, data: Data, about: dict[str, Any]
         raise ModelError(f"expected a network that timm can build again, got {type(model).__name__}")
     folder.mkdir(exist_ok=True)
     normalised = {"mean": data.mean, "std": data.std} if data.mean else {}
-    save_file({name: value.contiguous().cpu() for name, value in model.state_dict().items()}, folder / WEIGHTS)
-    save_config_for_hf(
+    save_for_hf(
         model,
-        str(folder / CONFIG),
+        str(folder),
+        safe_serialization=True,
         model_config={"label_names": list(data.label_names), "expunge": about},
         data_config={"input_size": data.input_size, **normalised},
     )

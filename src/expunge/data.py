@@ -1,5 +1,6 @@
 """Data, and who may see which part of it: Data, Request, Split and Access."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -97,22 +98,18 @@ def parse_request(classes: Sequence[str], rows: str | None) -> Request:
 
 
 def _class_index(item: int | str, label_names: Sequence[str]) -> int:
-    number = int(item) if isinstance(item, int) or (item.lstrip("#-").isdecimal() and "#" not in item[1:]) else None
-    by_index = number if number is not None and 0 <= number < len(label_names) else None
-    if isinstance(item, str) and not item.startswith("#") and item in label_names:
-        by_name = label_names.index(item)
-        if by_index not in (None, by_name):
-            raise RequestError(
-                f"expected one class, got {item!r}, the name of class {by_name} and the index of class "
-                f"{label_names[by_index or 0]!r}: write #{by_name} or #{by_index}"
-            )
-        return by_name
-    if by_index is not None:
-        return by_index
-    raise RequestError(
-        f"expected a class of the data, got {item!r}"
-        + (f" (indices: 0 to {len(label_names) - 1})" if number is not None else did_you_mean(str(item), label_names))
-    )
+    digits = str(item).removeprefix("#")
+    is_number = re.fullmatch("-?[0-9]+", digits) is not None
+    meant = {index for index, name in enumerate(label_names) if name == item}
+    if is_number and 0 <= int(digits) < len(label_names):
+        meant.add(int(digits))
+    if len(meant) > 1:
+        choices = " or ".join(f"#{index} ({label_names[index]!r})" for index in sorted(meant))
+        raise RequestError(f"expected one class, got {item!r}, a name and an index of different ones: write {choices}")
+    if not meant:
+        known = f" (indices: 0 to {len(label_names) - 1})" if is_number else did_you_mean(str(item), label_names)
+        raise RequestError(f"expected a class of the data, got {item!r}{known}")
+    return meant.pop()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from torch import nn
 
 from expunge.audits.accuracy import Accuracy
@@ -25,7 +26,7 @@ from expunge.network import Network, rebuild
 from expunge.report.page import render
 from expunge.result import Bill, Picture, Result, environment, reached
 from expunge.runtime import Runtime
-from expunge.settings import build, describe, from_mapping, to_mapping
+from expunge.settings import build, describe, from_mapping, settings, to_mapping
 from expunge.training import Training, fit
 
 DEFAULT_AUDITS: tuple[Audit, ...] = (Accuracy(), Prediction(), Membership(), Relearning(), Weights())
@@ -77,14 +78,10 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
     return experiment
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class _Numbers:
-    references: int = 5
+    references: Annotated[int, Ge(0)] = 5
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.references < 0:
-            raise SettingsError(f"expected references >= 0, got {self.references}")
 
 
 def run(experiment: Experiment, runtime: Runtime, out: Path, *, overwrite: bool = False) -> Result:

@@ -32,7 +32,7 @@ class Rows(Protocol):
 class TensorRows:
     """Rows held in memory as one tensor."""
 
-    def __init__(self, inputs: Shaped[Tensor, "rows ..."], labels: Int64[Tensor, " rows"]) -> None:
+    def __init__(self, inputs: Shaped[Tensor, "rows ..."], labels: Int64[Tensor, " labels"]) -> None:
         if len(inputs) != len(labels):
             raise DataError(f"expected as many labels as inputs, got {len(labels)} for {len(inputs)}")
         self._inputs = inputs

@@ -227,6 +227,6 @@ def _explain(error: ValidationError, cls: type[Any]) -> str:
         return f"expected a setting of {cls.__name__}, got {name!r}" + (did_you_mean(name, known) if known else "")
     if first["type"] in _BOUNDS:
         sign, bound = _BOUNDS[first["type"]]
-        return f"expected {name} {sign}{first['ctx'][bound]}, got {first['input']!r}"
+        return f"expected {name} {sign}{first['ctx'][bound]:g}, got {first['input']!r}"
     wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"expected {name} to be {wanted}, got {first['input']!r}"

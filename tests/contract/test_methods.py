@@ -10,23 +10,28 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TRAINING, Toy
 from torch import nn
 
+from conftest import TRAINING, Toy
 from expunge.case import Method
 from expunge.data import Request, split
 from expunge.errors import RequestError
 from expunge.forgetting import run_method
-from expunge.methods.retrain import Retrain
 from expunge.network import rebuild
-from expunge.settings import build, describe, find, from_toml, names
+from expunge.settings import build, describe, find, from_toml, names, to_mapping
 
 METHODS = names("methods")
 
 
+AT_TOY_SIZE: dict[str, dict[str, Any]] = {
+    "retrain": {"training": to_mapping(TRAINING)},  # as the toy's network was trained
+    "unsir_notebook": {"batch_size": 8},  # some thirty steps a pass, as it has on CIFAR-10
+}
+
+
 def make(name: str) -> Method:
-    """Return a method with its defaults; retraining with as much training as the toy had."""
-    method: Method = Retrain(training=TRAINING) if name == "retrain" else build("methods", {"name": name})
+    """Return a method with its defaults, or what those mean at the size of the toy."""
+    method: Method = build("methods", {"name": name} | AT_TOY_SIZE.get(name, {}))
     return method
 
 

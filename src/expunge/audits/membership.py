@@ -101,7 +101,8 @@ class Membership:
 
     def _efficacy(self, members: Scores, others: Scores, target: Scores) -> float | None:
         count = min(len(members), len(others), self.max_fit_rows)
-        machine = SVC(C=3, kernel="rbf", gamma="auto")
+        # without a random_state it draws a seed from numpy's global generator, and does not use it
+        machine = SVC(C=3, kernel="rbf", gamma="auto", random_state=0)
         member = predicted_member(machine, evenly(members, count), evenly(others, count), target)
         return None if member is None else 1 - member
 

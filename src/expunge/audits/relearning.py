@@ -13,7 +13,7 @@ same order, and its accuracy on the forgotten classes' test rows is measured bef
 3. ``area``: mean accuracy over all measurements, from 0 to 1, defined for every model. Ideal: that of retrained
    models; above their band memory is left, below it the model was damaged, or made to resist.
 
-Streams: ``relearning/order``, ``relearning/dropout``, ``relearning/rows``. As with any training, another order of the
+Streams: ``relearning/order``, ``relearning/dropout``, ``relearning/rows``, ``relearning/loader``. As with any training, another order of the
 training rows gives other numbers.
 
 Differences from the authors' code of the anamnesis index: at most `rows` rows are measured, chosen once for all
@@ -41,7 +41,7 @@ from expunge.training import Count, Positive, Training, adam, fit, predict
 
 Curve = list[float]
 SHOWN = 100
-"""About how many points of a curve go into a result."""
+"""The most points of a curve that go into a result."""
 
 
 @settings
@@ -75,6 +75,7 @@ class Relearning:
             for evidence, curve in curves.items()
         }
         last = len(curves[case.original]) - 1
+        shown = slice(None, None, -(-len(curves[case.original]) // SHOWN))
         return [
             case.measure(
                 "relearning/steps",
@@ -93,9 +94,9 @@ class Relearning:
                 note=f"measured on {part}" if part == "forget" else None,
                 limits=(0.0, 1.0),
                 series=case.series(
-                    [str(step) for step in _shown(range(last + 1))],
+                    [str(step) for step in range(last + 1)[shown]],
                     f"accuracy on {part} after each step of relearning",
-                    lambda evidence: _shown(curves[evidence]),
+                    lambda evidence: curves[evidence][shown],
                 ),
             ),
         ]
@@ -132,8 +133,9 @@ def relearn(model: nn.Module, rows: Rows, watched: Rows, runtime: Runtime, train
 
     curve: Curve = []
     copied.to(runtime.device)
-    measure()
-    fit(copied, rows, runtime, training, stage="relearning", after_step=measure)
+    with runtime.seeded("relearning/loader"):
+        measure()
+        fit(copied, rows, runtime, training, stage="relearning", after_step=measure)
     return curve
 
 
@@ -145,10 +147,6 @@ def steps_until(curve: Sequence[float], target: float) -> float | None:
 def _choose(rows: Rows, count: int, runtime: Runtime) -> Rows:
     order = torch.randperm(len(rows), generator=runtime.generator("relearning/rows")).numpy()
     return TakenRows(rows, order[:count])
-
-
-def _shown(values: Sequence[float]) -> Sequence[float]:
-    return values[:: -(-len(values) // SHOWN)]
 
 
 def _late(case: Case, steps: Mapping[Evidence, float | None], last: int) -> str | None:

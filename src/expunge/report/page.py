@@ -194,13 +194,14 @@ def _groups(result: Result) -> list[tuple[str, list[Line]]]:
 def _line(finding: Finding) -> Line:
     models = {"original": finding.original, "unlearned": finding.unlearned, "retrained": finding.retrained}
     numbers = [(role, _tight(value(number, finding.name))) for role, number in models.items()]
+    band = "none" if finding.level is None and finding.band is None else span(finding.band, finding.name)
     state = {True: "inside", False: "outside", None: "not judged"}[finding.inside]
     return Line(
         name=clip(finding.name, 80),
         title=title(finding.name),
         meaning=clip(finding.meaning, 400),
         note=clip(finding.note, 400) if finding.note else None,
-        numbers=(*numbers, ("band", _tight(span(finding.band, finding.name)))),
+        numbers=(*numbers, ("band", _tight(band))),
         state="for information" if finding.level is None else state,
         way=way(finding),
         dots=dots(finding),
@@ -223,9 +224,9 @@ def _cost(cost: Bill | None) -> list[tuple[str, str]]:
         ("Seconds in all", seconds(total)),
         *((f"of which {clip(name)}", seconds(duration)) for name, duration in stages.items()),
         ("One retraining", seconds(cost.seconds.get("retrain") if cost else None)),
-        ("Operations", scaled(cost.flops if cost else None, "FLOP")),
+        ("Operations", scaled(float(cost.flops) if cost else None, "FLOP")),
         ("Passes over the training set", decimal(cost.epoch_equivalents if cost else None)),
-        ("Most memory of the process", scaled(cost.peak_memory_bytes if cost else None, "B")),
+        ("Most memory of the process", scaled(float(cost.peak_memory_bytes) if cost else None, "B")),
     ]
 
 

@@ -1,0 +1,29 @@
+# Every target sets itself up: a virtual environment and the packages, once.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin
+
+.PHONY: demo test check benchmarks clean
+
+demo: $(VENV)/.ready ## Make a network forget the threes, with the evidence in runs/demo
+	$(RUN)/expunge demo --out runs/demo --overwrite
+
+test: $(VENV)/.ready ## Run all tests
+	$(RUN)/python -m pytest -n 2
+
+check: $(VENV)/.ready ## Format, lint and types, without changing anything
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+
+benchmarks: $(VENV)/.ready ## Measure again what benchmarks/results holds
+	$(RUN)/python benchmarks/digits.py --out benchmarks/results/digits.json
+
+clean:
+	rm -rf $(VENV) runs dist build
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'expected Python 3.11 or newer, got ' + sys.version)"
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@

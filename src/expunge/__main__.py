@@ -1,0 +1,5 @@
+"""``python -m expunge`` is ``expunge``."""
+
+from expunge.cli import main
+
+main()

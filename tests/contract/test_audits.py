@@ -1,0 +1,126 @@
+"""What every audit must do; each file of ``expunge.audits`` is taken in by its name."""
+
+import copy
+import dataclasses
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from conftest import TRAINING, Toy
+from expunge.case import Audit, Case, open_case
+from expunge.data import Split
+from expunge.experiment import retrain
+from expunge.finding import Finding
+from expunge.methods.head_mask import HeadMask
+from expunge.rows import TakenRows
+from expunge.settings import build, describe, find, names
+
+AUDITS = names("audits")
+
+
+@pytest.fixture(scope="module")
+def case(toy: Toy) -> Case:
+    """The toy with class 1 to forget, a held-out retrained model in the place of the unlearned one."""
+    parts = toy.split(1)
+    models = [retrain(toy.model, parts, TRAINING, toy.runtime, number).model for number in range(1, 7)]
+    return open_case(parts, toy.model, models[0], models[1:], toy.runtime)
+
+
+def with_unlearned(case: Case, make: Callable[[], object]) -> Case:
+    return open_case(
+        case.split,
+        case.original.model,
+        make(),
+        [one.model for one in case.retrained],
+        case.runtime,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("name", AUDITS)
+def test_is_one_frozen_dataclass_with_defaults_and_a_source(name: str) -> None:
+    cls = find("audits", name)
+    assert cls.__dataclass_params__.frozen
+    assert all(field.kw_only for field in dataclasses.fields(cls))
+    assert cls.level in (None, 0, 1, 2, 3, 4)
+    assert (inspect.getdoc(sys.modules[cls.__module__]) or "").startswith(f"{name}: ")
+    assert build("audits", json.loads(json.dumps(describe(cls())))) == cls()
+
+
+@pytest.mark.parametrize("name", AUDITS)
+def test_changes_no_model(case: Case, name: str) -> None:
+    models = [case.original.model, case.unlearned.model, *(one.model for one in case.retrained)]
+    before = [copy.deepcopy(model) for model in models]
+    make(name)(case)
+    for model, old in zip(models, before, strict=True):
+        assert [m.training for m in model.modules()] == [m.training for m in old.modules()]
+        assert all(weight.grad is None for weight in model.parameters())
+        for key, value in old.state_dict().items():
+            assert model.state_dict()[key].equal(value), key
+
+
+@pytest.mark.parametrize("name", AUDITS)
+def test_two_audits_of_one_case_are_equal(case: Case, name: str) -> None:
+    assert make(name)(case) == make(name)(case)
+
+
+@pytest.mark.parametrize("name", [name for name in AUDITS if find("audits", name).level != 3])
+def test_the_order_of_rows_does_not_matter(case: Case, name: str) -> None:
+    """Recovery audits train, and training goes through rows in an order; all others must not care."""
+    shuffle = np.random.default_rng(0)
+    parts = {
+        part: TakenRows(rows, shuffle.permutation(len(rows)).astype(np.int64))
+        for part, rows in case.split.parts.items()
+    }
+    models = [one.model for one in case.retrained]
+    shuffled = open_case(
+        replace(case.split, parts=parts), case.original.model, case.unlearned.model, models, case.runtime
+    )
+    for left, right in zip(make(name)(case), make(name)(shuffled), strict=True):
+        assert left.name == right.name
+        assert left.unlearned == pytest.approx(right.unlearned, abs=1e-6), left.name
+        assert left.retrained == pytest.approx(right.retrained, abs=1e-6), left.name
+        assert left.inside == right.inside, left.name
+
+
+@pytest.mark.parametrize("name", AUDITS)
+def test_a_model_retrained_with_another_seed_passes(case: Case, name: str) -> None:
+    outside = [finding.name for finding in make(name)(case) if finding.inside is False]
+    assert outside == []
+
+
+@pytest.mark.parametrize("name", AUDITS)
+def test_without_a_reference_it_says_so(case: Case, name: str) -> None:
+    alone = replace(case, retrained=())
+    for finding in make(name)(alone):
+        assert finding.retrained is None
+        assert finding.band is None
+        assert finding.inside is None
+        assert finding.note is not None, finding.name
+
+
+@pytest.mark.parametrize("name", [name for name in AUDITS if find("audits", name).level is not None])
+def test_doing_nothing_fails(case: Case, name: str) -> None:
+    nothing = replace(case, unlearned=case.original)
+    assert not passes(make(name)(nothing))
+
+
+def test_hiding_the_logit_passes_the_accuracies_and_fails_recovery(case: Case, toy: Toy) -> None:
+    parts: Split = case.split
+    masked = HeadMask()(toy.model, toy.access(parts, HeadMask.reads), toy.runtime.fresh())
+    hidden = with_unlearned(case, lambda: masked)
+    assert passes(make("accuracy")(hidden))
+    assert not passes(make("relearning")(hidden))
+
+
+def passes(findings: list[Finding]) -> bool:
+    return all(finding.inside for finding in findings if finding.level is not None)
+
+
+def make(name: str) -> Audit:
+    audit: Audit = build("audits", {"name": name})
+    return audit

@@ -1,0 +1,59 @@
+"""What every data set must do; each file of ``expunge.datasets`` is taken in by its name."""
+
+import numpy as np
+import pytest
+import torch
+
+from expunge.data import Data
+from expunge.settings import build, names
+
+DATASETS = names("datasets")
+
+
+def load(name: str) -> Data:
+    data: Data = build("datasets", {"name": name}).load()
+    return data
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_loads_the_same_rows_twice(name: str) -> None:
+    first, second = load(name), load(name)
+    chosen = np.array([0, 3, len(first.train) - 1])
+    for left, right in ((first.train, second.train), (first.test, second.test)):
+        assert np.array_equal(left.labels, right.labels)
+        indices = chosen % len(left)
+        assert torch.equal(left.batch(indices)[0], right.batch(indices)[0])
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_rows_have_the_shape_and_labels_that_the_data_say(name: str) -> None:
+    data = load(name)
+    for rows in (data.train, data.test):
+        inputs, labels = rows.batch(np.arange(16))
+        assert inputs.shape == (16, *data.input_size)
+        assert inputs.dtype == torch.float32
+        assert np.array_equal(labels.numpy(), rows.labels[:16])
+        assert set(np.unique(rows.labels)) == set(range(len(data.label_names)))
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_inputs_are_near_unit_scale(name: str) -> None:
+    inputs, _ = load(name).train.batch(np.arange(256))
+    assert abs(inputs.mean().item()) < 0.5
+    assert 0.7 < inputs.std().item() < 1.4
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_no_row_is_in_both_halves(name: str) -> None:
+    data = load(name)
+    train, test = (rows.batch(np.arange(len(rows)))[0].flatten(1) for rows in (data.train, data.test))
+    assert not {row.numpy().tobytes() for row in train} & {row.numpy().tobytes() for row in test}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_batch_is_its_rows_one_by_one(name: str) -> None:
+    data = load(name)
+    indices = np.array([5, 2, 9])
+    together, _ = data.train.batch(indices)
+    apart = torch.cat([data.train.batch(np.array([index]))[0] for index in indices])
+    assert torch.equal(together, apart)

@@ -1,0 +1,77 @@
+"""Files: whole or not at all, and nothing earlier lost."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from expunge.errors import OutputError
+from expunge.files import check_free, file_hash, new_folder, write_text
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "deep" / "run", overwrite=False) as folder:
+        (folder / "a.txt").write_text("a")
+        assert not (tmp_path / "deep" / "run").exists()
+    assert (tmp_path / "deep" / "run" / "a.txt").read_text() == "a"
+    assert os.listdir(tmp_path / "deep") == ["run"]
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), new_folder(tmp_path / "run", overwrite=False) as folder:
+        (folder / "a.txt").write_text("a")
+        raise KeyError
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_earlier_result_is_kept_unless_overwritten(tmp_path: Path) -> None:
+    write_text(tmp_path / "result.json", "old", overwrite=False)
+    message = "expected nothing at .*result.json, got an earlier result: choose another, or add --overwrite"
+    with pytest.raises(OutputError, match=message):
+        write_text(tmp_path / "result.json", "new", overwrite=False)
+    assert (tmp_path / "result.json").read_text() == "old"
+    write_text(tmp_path / "result.json", "new", overwrite=True)
+    assert (tmp_path / "result.json").read_text() == "new"
+    assert os.listdir(tmp_path) == ["result.json"]
+
+
+def test_an_earlier_folder_survives_a_failed_overwrite(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "run", overwrite=False) as folder:
+        (folder / "a.txt").write_text("old")
+    with pytest.raises(KeyError), new_folder(tmp_path / "run", overwrite=True) as folder:
+        raise KeyError
+    assert (tmp_path / "run" / "a.txt").read_text() == "old"
+    with new_folder(tmp_path / "run", overwrite=True) as folder:
+        (folder / "b.txt").write_text("new")
+    assert os.listdir(tmp_path / "run") == ["b.txt"]
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_an_empty_folder_counts_as_free(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    check_free(tmp_path / "run", overwrite=False)
+
+
+def test_a_place_below_a_file_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="expected a folder that can be written, got .*file for "):
+        check_free(tmp_path / "file" / "run", overwrite=False)
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path / "result.json", "old", overwrite=False)
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="expected to write .*result.json, got: No space left on device"):
+        write_text(tmp_path / "result.json", "new", overwrite=True)
+    assert (tmp_path / "result.json").read_text() == "old"
+    assert os.listdir(tmp_path) == ["result.json"]
+
+
+def test_a_hash_is_sha256(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert file_hash(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,217 @@
+"""Claims about the report: one page, complete, honest about what is missing, and deaf to what it is fed."""
+
+import ast
+import re
+import tomllib
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import expunge.report
+from examples import DIGITS, EXPERIMENT, changed, example_findings, example_result, noise
+from expunge.finding import Finding, Series
+from expunge.report import render
+from expunge.report.limits import limits
+from expunge.report.reproduce import as_toml
+from expunge.report.wording import clip
+from expunge.result import Picture, Result
+
+HOSTILE = '"></script><script>alert(1)</script><b>bold</b>&lt;i&gt;' + "x" * 10_000
+RIGHT_TO_LEFT = "\u05e9\u05dc\u05d5\u05dd \u202e\u0645\u0631\u062d\u0628\u0627"
+
+
+class Page(HTMLParser):
+    """Every element with its attributes, and all text outside scripts and style."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.scripts: list[str] = []
+        self._inside = ""
+        self.feed(html)
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.text += f" {data}"
+
+    def shape(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [(tag, tuple(attributes)) for tag, attributes in self.elements]
+
+
+def named(label: str) -> Result:
+    """Return the example with a label wherever a text from outside can stand."""
+    names = (label, *DIGITS[1:])
+    findings = tuple(
+        replace(
+            each, meaning=label, note=label, series=each.series and replace(each.series, x=(label, *each.series.x[1:]))
+        )
+        for each in example_findings()
+        if each.name != "relearning/area"
+    )
+    one = Series(x=("a",), axis=label, original=(1.0,), unlearned=(1.0,), retrained=())
+    findings += (replace(findings[0], name=label, series=one),)
+    return example_result(
+        label_names=names,
+        findings=findings,
+        experiment=EXPERIMENT | {"request": {"classes": [0]}, "method": {"name": label, label: label}},
+        images=(Picture(kind=label, label=label, png=noise()), Picture(kind="noise", label=label, png='"><script>')),
+        environment={label: label},
+    )
+
+
+@pytest.fixture(scope="module")
+def page() -> Page:
+    return Page(render(example_result()))
+
+
+def test_the_page_needs_no_network() -> None:
+    html = render(example_result())
+    page = Page(html)
+    loads = [
+        value
+        for _, attributes in page.elements
+        for name, value in attributes.items()
+        if name in ("src", "href", "srcset", "poster", "action", "data", "xlink:href")
+    ]
+    assert loads
+    assert all(load.startswith(("data:image/png;base64,", "#")) for load in loads)
+    assert not {tag for tag, _ in page.elements} & {"link", "iframe", "object", "embed", "base"}
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = next(attributes["content"] for tag, attributes in page.elements if "http-equiv" in attributes)
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+
+
+def test_the_page_is_one_file_under_eight_megabytes_with_plotly_once() -> None:
+    html = render(example_result())
+    assert len(html.encode()) < 8_000_000
+    assert len(re.findall(r"plotly\.js v\d", html)) == 1
+
+
+def test_a_page_without_charts_carries_no_plotly() -> None:
+    findings = tuple(replace(each, series=None) for each in example_findings())
+    assert len(render(example_result(findings=findings))) < 100_000
+
+
+def test_the_page_holds_all_parts_in_order(page: Page) -> None:
+    headings = [attributes["id"] for tag, attributes in page.elements if tag == "h2"]
+    assert headings == ["facts", "findings", "charts", "pictures", "limits", "again"]
+
+
+def test_every_finding_stands_in_the_table_and_every_series_in_a_chart(page: Page) -> None:
+    rows = [attributes for tag, attributes in page.elements if tag == "th" and attributes.get("role") == "rowheader"]
+    assert len(rows) == len(example_findings())
+    assert all(each.name in page.text and each.meaning in page.text for each in example_findings())
+    assert sum(attributes.get("class") == "plot" for _, attributes in page.elements) == 4
+
+
+def test_no_read_of_what_is_to_be_forgotten_is_said_in_large(page: Page) -> None:
+    assert "0 reads of rows to forget of which there are 146" in page.text
+    read = example_result(access={"forget": {"rows": 146, "reads": 1460}})
+    assert "1,460 reads of rows to forget" in Page(render(read)).text
+
+
+def test_the_time_is_set_against_retraining_both_ways(page: Page) -> None:
+    assert "9.4 \u00d7 faster than retraining 0.42 s against 3.94 s" in page.text
+    cost = example_result().cost
+    assert cost is not None
+    slow = replace(cost, seconds={"total": 8.0, "retrain": 4.0})
+    assert "2.0 \u00d7 slower than retraining" in Page(render(example_result(cost=slow))).text
+
+
+def test_a_missing_number_is_not_known() -> None:
+    missing = Finding(
+        name="new/audit", level=2, original=None, unlearned=None, retrained=None, band=None, inside=None,
+        better="retrained", meaning="Nothing.",
+    )  # fmt: skip
+    result = example_result(findings=(missing,), cost=None, access=None, rows={}, experiment={}, images=())
+    text = Page(render(result)).text
+    for what in (
+        "not known right on forgotten test rows was not known",
+        "not known reads of rows to forget",
+        "not known time against retraining",
+        "Operations not known",
+        "The unlearned network was made elsewhere",
+        "One retraining not known",
+        "forget not known not known not known",
+        "Method not known",
+        "Retrained networks not known",
+        "new/audit not known not known not known not known not judged",
+    ):
+        assert what in text
+    assert not re.search(r"\b(None|nan|inf)\b", text)
+
+
+def test_a_hostile_label_is_only_text() -> None:
+    hostile, harmless = Page(render(named(HOSTILE))), Page(render(named("y" * len(HOSTILE))))
+    assert hostile.shape() == harmless.shape()
+    assert len(hostile.scripts) == len(harmless.scripts)
+    assert not [name for _, attributes in hostile.elements for name in attributes if name.startswith("on")]
+    assert "<script>alert(1)" in hostile.text
+    assert "x" * 600 not in hostile.text.split("Settings: experiment.toml")[0]
+
+
+def test_right_to_left_text_turns_nothing_else() -> None:
+    assert clip(RIGHT_TO_LEFT) == "\u2068\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627\u2069"
+    assert "\u202e" not in render(named(RIGHT_TO_LEFT)).split("plotly.js v")[0]
+
+
+def test_text_with_lone_surrogates_can_be_written() -> None:
+    assert clip("a\ud800b\x00c") == "abc"
+    assert clip(" \x00 ") == "(no name)"
+    render(named("\ud800 label")).encode()
+
+
+def test_a_picture_that_is_no_png_is_left_out_and_counted() -> None:
+    page = Page(render(named("3")))
+    assert sum(tag == "img" for tag, _ in page.elements) == 1
+    assert "Pictures that cannot be read: 1." in page.text
+
+
+def test_colours_are_all_in_the_style() -> None:
+    html = render(example_result())
+    for name in set(re.findall(r"var\((--[a-z]+)\)", html.split("plotly.js v")[0])):
+        assert f"{name}:" in html.split("@media")[0]
+
+
+def test_the_settings_come_back_from_toml() -> None:
+    values = EXPERIMENT | {'odd "key"': {"text": 'a "b"\n\\ \x7f é \u202e', "list": [0.5, True], "deep": {"x": 1e-7}}}
+    assert tomllib.loads(as_toml(values)) == values
+    assert tomllib.loads(as_toml({"a": None, "b": [{"c": None, "d": 1}]})) == {"b": [{"d": 1}]}
+
+
+def test_limits_grow_fewer_with_the_level() -> None:
+    low, high = limits(example_result(findings=changed("accuracy/forget_test", inside=False))), limits(example_result())
+    assert set(high) < set(low)
+    assert any("features may still hold it" in text for text in high)
+    control = example_result(experiment=EXPERIMENT | {"method": {"name": "head_mask"}})
+    assert "head_mask" in limits(control)[0]
+
+
+def test_the_report_imports_results_alone() -> None:
+    folder = Path(expunge.report.__file__).parent
+    for file in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            for module in modules:
+                assert not module.startswith("torch")
+                own = module.startswith("expunge")
+                assert not own or module.startswith(("expunge.report", "expunge.result", "expunge.finding"))
