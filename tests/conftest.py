@@ -38,8 +38,9 @@ class Toy:
         return (logits.argmax(1) == labels).double().mean().item()
 
 
-def make_toy(network: Network, seed: int = 0) -> Toy:
-    data = Shapes(classes=4, size=8, channels=1, train_rows=320, test_rows=160, noise=0.3).load()
+def make_toy(network: Network, seed: int = 0, train_rows: int = 320, test_rows: int = 160) -> Toy:
+    shapes = Shapes(classes=4, size=8, channels=1, train_rows=train_rows, test_rows=test_rows, noise=0.3)
+    data = shapes.load()
     runtime = open_runtime(device="cpu", seed=seed)
     with runtime.seeded("train/init"):
         model = network.build(data)

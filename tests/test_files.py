@@ -10,6 +10,12 @@ from expunge.errors import OutputError
 from expunge.files import check_free, file_hash, new_folder, write_text
 
 
+def fail_while_writing(path: Path, *, overwrite: bool) -> None:
+    with new_folder(path, overwrite=overwrite) as folder:
+        (folder / "half.txt").write_text("half")
+        raise KeyError
+
+
 def test_a_folder_appears_whole(tmp_path: Path) -> None:
     with new_folder(tmp_path / "deep" / "run", overwrite=False) as folder:
         (folder / "a.txt").write_text("a")
@@ -19,9 +25,8 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), new_folder(tmp_path / "run", overwrite=False) as folder:
-        (folder / "a.txt").write_text("a")
-        raise KeyError
+    with pytest.raises(KeyError):
+        fail_while_writing(tmp_path / "run", overwrite=False)
     assert os.listdir(tmp_path) == []
 
 
@@ -39,8 +44,8 @@ def test_an_earlier_result_is_kept_unless_overwritten(tmp_path: Path) -> None:
 def test_an_earlier_folder_survives_a_failed_overwrite(tmp_path: Path) -> None:
     with new_folder(tmp_path / "run", overwrite=False) as folder:
         (folder / "a.txt").write_text("old")
-    with pytest.raises(KeyError), new_folder(tmp_path / "run", overwrite=True) as folder:
-        raise KeyError
+    with pytest.raises(KeyError):
+        fail_while_writing(tmp_path / "run", overwrite=True)
     assert (tmp_path / "run" / "a.txt").read_text() == "old"
     with new_folder(tmp_path / "run", overwrite=True) as folder:
         (folder / "b.txt").write_text("new")
@@ -55,7 +60,7 @@ def test_an_empty_folder_counts_as_free(tmp_path: Path) -> None:
 
 def test_a_place_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="expected a folder that can be written, got .*file for "):
+    with pytest.raises(OutputError, match=r"expected a folder that can be written, got .*file for "):
         check_free(tmp_path / "file" / "run", overwrite=False)
 
 
@@ -66,7 +71,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match="expected to write .*result.json, got: No space left on device"):
+    with pytest.raises(OutputError, match=r"expected to write .*result.json, got: No space left on device"):
         write_text(tmp_path / "result.json", "new", overwrite=True)
     assert (tmp_path / "result.json").read_text() == "old"
     assert os.listdir(tmp_path) == ["result.json"]

@@ -123,7 +123,8 @@ def test_a_share_is_never_drawn_or_written_beyond_what_can_be() -> None:
     assert span(finding.band, finding.name) == "98.0 % to 100.0 %"
 
 
-def test_no_number_gives_no_dots() -> None:
+def test_fewer_than_two_numbers_give_no_dots() -> None:
+    assert dots(replace(example_findings()[0], unlearned=None, retrained=None, band=None)) is None
     assert dots(replace(example_findings()[0], original=None, unlearned=None, retrained=None, band=None)) is None
 
 

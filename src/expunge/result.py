@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import pydantic
 from pydantic import TypeAdapter, ValidationError
 
 from expunge.errors import DataError, SettingsError
@@ -90,7 +89,7 @@ def from_json(kind: type[T], text: str, source: str) -> T:
         DataError: The text is none of this schema.
     """
     try:
-        return TypeAdapter(kind, config=pydantic.ConfigDict(strict=True)).validate_json(text)
+        return TypeAdapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -96,7 +96,7 @@ class Runtime:
             )
             chunks += np.array_split(order, batch_starts(len(rows), size)[1:])
         shares = [chunk[rank::world] for chunk in chunks]
-        loader = DataLoader(_Batches(rows), sampler=shares, batch_size=None)
+        loader = DataLoader(_Batches(rows), sampler=shares, batch_size=None, generator=torch.Generator())
         for (inputs, labels), chunk, share in zip(loader, chunks, shares, strict=True):
             yield inputs.to(self.device), labels.to(self.device), len(share) * world / len(chunk)
 

@@ -13,8 +13,8 @@ same order, and its accuracy on the forgotten classes' test rows is measured bef
 3. ``area``: mean accuracy over all measurements, from 0 to 1, defined for every model. Ideal: that of retrained
    models; above their band memory is left, below it the model was damaged, or made to resist.
 
-Streams: ``relearning/order``, ``relearning/dropout``, ``relearning/rows``, ``relearning/loader``. As with any training, another order of the
-training rows gives other numbers.
+Streams: ``relearning/order``, ``relearning/dropout`` and ``relearning/rows``. As with any training,
+another order of the training rows gives other numbers.
 
 Differences from the authors' code of the anamnesis index: at most `rows` rows are measured, chosen once for all
 models; retrained models give a band.
@@ -133,9 +133,8 @@ def relearn(model: nn.Module, rows: Rows, watched: Rows, runtime: Runtime, train
 
     curve: Curve = []
     copied.to(runtime.device)
-    with runtime.seeded("relearning/loader"):
-        measure()
-        fit(copied, rows, runtime, training, stage="relearning", after_step=measure)
+    measure()
+    fit(copied, rows, runtime, training, stage="relearning", after_step=measure)
     return curve
 
 

@@ -25,14 +25,14 @@ class Dots:
 
 
 def dots(finding: Finding) -> Dots | None:
-    """Return the places of a finding's numbers, or None if no number is known.
+    """Return the places of a finding's numbers, or None if fewer than two numbers are known.
 
     The scale spans them and the band. It is never narrower than a hundredth of the largest number, or a twentieth for
     shares, so that a difference that means nothing does not look like one.
     """
     numbers = [finding.original, finding.unlearned, finding.retrained, *(finding.band or ())]
     known = [_possible(number, finding) for number in numbers if number is not None and math.isfinite(number)]
-    if not known:
+    if len(known) < 2:
         return None
     low, high = min(known), max(known)
     least = 0.05 if is_share(finding.name) else max(map(abs, known)) * 0.01 or 1.0

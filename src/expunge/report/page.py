@@ -198,7 +198,7 @@ def _line(finding: Finding) -> Line:
     state = {True: "inside", False: "outside", None: "not judged"}[finding.inside]
     return Line(
         name=clip(finding.name, 80),
-        title=title(finding.name),
+        title=_tight(title(finding.name)),
         meaning=clip(finding.meaning, 400),
         note=clip(finding.note, 400) if finding.note else None,
         numbers=(*numbers, ("band", _tight(band))),

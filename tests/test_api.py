@@ -1,0 +1,121 @@
+"""The Python interface: any network, any data, nothing of the caller's changed."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from conftest import TRAINING, Toy
+from expunge import ExpungeError, Forgotten, audit, forget, render
+from expunge.errors import ModelError, RequestError
+from expunge.methods.retrain import Retrain
+
+
+class Plain(nn.Module):
+    """A network that timm knows nothing of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.layers(inputs)
+        return logits
+
+
+def tensors(toy: Toy, half: str) -> TensorDataset:
+    rows = getattr(toy.data, half)
+    return TensorDataset(*rows.batch(np.arange(len(rows))))
+
+
+@pytest.fixture(scope="module")
+def plain(toy: Toy) -> Plain:
+    torch.manual_seed(0)
+    model = Plain()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(20):
+        for inputs, labels in DataLoader(tensors(toy, "train"), batch_size=32):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(inputs), labels).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    model.zero_grad()
+    return model
+
+
+def accuracy(model: nn.Module, data: TensorDataset, index: int) -> float:
+    inputs, labels = data.tensors
+    with torch.no_grad():
+        guesses = model.eval()(inputs[labels == index]).argmax(1)
+    return float((guesses == index).double().mean())
+
+
+def test_a_stranger_forgets_a_class_from_a_loader(toy: Toy, plain: Plain) -> None:
+    before = copy.deepcopy(plain)
+    made = forget(plain, DataLoader(tensors(toy, "train"), batch_size=8), classes=[2], device="cpu")
+    assert isinstance(made, Forgotten)
+    assert made.access["forget"].reads == 0
+    assert accuracy(plain, tensors(toy, "test"), 2) > 0.8
+    assert accuracy(made.model, tensors(toy, "test"), 2) < 0.3
+    for key, value in before.state_dict().items():
+        assert torch.equal(plain.state_dict()[key], value), key
+
+
+def test_a_stranger_is_audited_beside_retrained_models(toy: Toy, plain: Plain) -> None:
+    train, test = tensors(toy, "train"), tensors(toy, "test")
+    names = ["ant", "bee", "cow", "dog"]
+    made = forget(plain, train, classes=["cow"], label_names=names, device="cpu")
+    retrain = Retrain(training=TRAINING)
+    retrained = [
+        forget(plain, train, classes=["cow"], label_names=names, method=retrain, seed=seed, device="cpu").model
+        for seed in (1, 2, 3)
+    ]
+    result = audit(
+        plain, made, train, test, classes=["cow"], label_names=names, retrained=retrained, device="cpu"
+    )  # fmt: skip
+    assert result.experiment["method"]["name"] == "unsir"
+    assert result.access is not None
+    assert result.access["forget"]["reads"] == 0
+    assert result.experiment["references"] == 3
+    by_name = {finding.name: finding for finding in result.findings}
+    assert by_name["accuracy/forget_test"].retrained == 0
+    assert "cow" in render(result)
+    alone = audit(plain, made.model, train, test, classes=[2], device="cpu")
+    assert alone.level == "none"
+    assert alone.cost is None
+
+
+def test_a_network_that_cannot_start_afresh_needs_a_builder(toy: Toy) -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(64, 4))
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return inputs.flatten(1) @ self.weight
+
+    method = Retrain(training=TRAINING)
+    with pytest.raises(ModelError, match=r"expected modules that can be re-initialised, got Odd \(the model\)"):
+        forget(Odd(), tensors(toy, "train"), classes=[1], method=method, device="cpu")
+    made = forget(Odd(), tensors(toy, "train"), classes=[1], method=method, build=Odd, device="cpu")
+    assert made.model.state_dict()["weight"].abs().sum() > 0
+
+
+def test_what_is_wrong_is_said_with_method_and_request(toy: Toy, plain: Plain) -> None:
+    with pytest.raises(RequestError, match="expected a class of the data, got 9"):
+        forget(plain, tensors(toy, "train"), classes=[9], device="cpu")
+    with pytest.raises(ModelError, match="expected 5 outputs, one per class, got 4"):
+        forget(plain, tensors(toy, "train"), classes=[0], label_names=list("abcde"), device="cpu")
+    with pytest.raises(ModelError, match=r"expected a model that takes inputs \(1, 1, 8, 8\), got: "):
+        forget(nn.Linear(3, 4), tensors(toy, "train"), classes=[0], device="cpu")
+    broken = copy.deepcopy(plain)
+    with torch.no_grad():
+        broken.layers[1].weight[0, 0] = float("nan")  # type: ignore[operator]
+    with pytest.raises(
+        ModelError, match="expected finite weights in the original model, got NaN or infinity in 'layers"
+    ):
+        forget(broken, tensors(toy, "train"), classes=[0], device="cpu")
+    with pytest.raises(ExpungeError, match="unsir, forgetting 3 rows: expected a request of whole classes"):
+        forget(plain, tensors(toy, "train"), rows=[1, 2, 3], device="cpu")

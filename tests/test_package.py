@@ -1,0 +1,88 @@
+"""The package as a whole: what it exports, which way its imports run, and what it never does."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import expunge
+
+SOURCE = Path(expunge.__file__).parent
+ALLOWED = {
+    "methods": {"data", "rows", "runtime", "settings", "training", "network", "errors", "methods"},
+    "audits": {"case", "data", "errors", "finding", "rows", "runtime", "settings", "training", "network", "audits"},
+    "datasets": {"data", "rows", "settings", "errors"},
+    "networks": {"networks"},
+    "report": {"result", "finding", "errors", "report"},
+    "result": {"finding", "errors"},
+    "finding": set(),
+    "errors": set(),
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Return the parts of the package that a file imports when it is imported."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("expunge."):
+            found.add((node.module or "").split(".")[1])
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("expunge.")}
+    return found
+
+
+def test_all_names_are_exported_and_found() -> None:
+    assert sorted(expunge.__all__) == list(expunge.__all__)
+    assert set(expunge.__all__) == set(expunge._HOMES)
+    for name in expunge.__all__:
+        assert getattr(expunge, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        expunge.nothing  # noqa: B018
+    tree = ast.parse((SOURCE / "__init__.py").read_text())
+    typed = {alias.asname for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert set(expunge.__all__) <= typed
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_imports_run_one_way(part: str) -> None:
+    files = [SOURCE / f"{part}.py"] if (SOURCE / f"{part}.py").exists() else list((SOURCE / part).rglob("*.py"))
+    assert files
+    for file in files:
+        assert imports(file) <= ALLOWED[part], file.name
+
+
+@pytest.mark.parametrize("module", ["expunge", "expunge.report.page", "expunge.result", "expunge.report.verdict"])
+def test_reading_results_needs_no_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_nothing_reads_a_pickle_or_runs_text() -> None:
+    for file in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                assert name not in {"torch.load", "pickle.load", "pickle.loads", "eval", "exec", "joblib.load"}, (
+                    file.name
+                )
+
+
+def test_printing_belongs_to_the_command_line() -> None:
+    for file in SOURCE.rglob("*.py"):
+        if file.name != "cli.py":
+            assert "print(" not in file.read_text().replace("console.print(", ""), file.name
+
+
+def test_files_can_be_read_in_one_sitting() -> None:
+    for file in SOURCE.rglob("*.py"):
+        text = file.read_text()
+        assert len(text.splitlines()) <= 350, file.name
+        assert ast.get_docstring(ast.parse(text)), file.name
+
+
+def test_modules_can_each_be_imported_first() -> None:
+    for name in ("settings", "methods.unsir", "audits.accuracy", "checkpoint", "experiment"):
+        assert importlib.import_module(f"expunge.{name}")

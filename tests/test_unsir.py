@@ -1,0 +1,164 @@
+"""UNSIR does what its paper says, the notebook what the notebook does, and each part matters."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from conftest import Toy
+from expunge.methods import unsir, unsir_notebook
+from expunge.methods.unsir import Unsir, batch_size, maximise_error
+from expunge.methods.unsir_notebook import UnsirNotebook
+from expunge.rows import Rows
+from expunge.runtime import Runtime
+from expunge.training import Training
+
+Calls = list[tuple[str, Rows, Training]]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """What the methods train on, stage by stage; the training itself is done as ever."""
+    recorded: Calls = []
+    for module in (unsir, unsir_notebook):
+        real = module.fit
+
+        def fit(
+            model: nn.Module, rows: Rows, runtime: Runtime, training: Training, *, stage: str, real: object = real
+        ) -> None:
+            recorded.append((stage, rows, training))
+            real(model, rows, runtime, training, stage=stage)  # type: ignore[operator]
+
+        monkeypatch.setattr(module, "fit", fit)
+    return recorded
+
+
+def run(toy: Toy, method: Unsir | UnsirNotebook, *classes: int) -> nn.Module:
+    return method(toy.model, toy.access(toy.split(*classes), method.reads), toy.runtime.fresh())
+
+
+def learn(toy: Toy, labels: Tensor, **settings: float) -> tuple[Tensor, Tensor]:
+    start = torch.randn(len(labels), *toy.data.input_size, generator=torch.Generator().manual_seed(0))
+    chosen = {"steps": 40, "lr": 0.1, "penalty": 0.1} | settings
+    return start, maximise_error(toy.model, start, labels, toy.runtime, **chosen)  # type: ignore[arg-type]
+
+
+def error(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    with torch.no_grad():
+        return functional.cross_entropy(copy.deepcopy(model).eval()(images), labels).item()
+
+
+def test_noise_maximises_the_error_of_its_own_class(toy: Toy) -> None:
+    labels = torch.tensor([1, 3] * 8)
+    start, noise = learn(toy, labels)
+    assert error(toy.model, noise, labels) > error(toy.model, start, labels) + 1
+    for index in (1, 3):
+        own = labels == index
+        assert error(toy.model, noise[own], labels[own]) > 3 * np.log(4)
+
+
+def test_noise_is_that_of_a_plain_loop(toy: Toy) -> None:
+    labels = torch.tensor([1, 3])
+    start, noise = learn(toy, labels, steps=5)
+    model = copy.deepcopy(toy.model).eval()
+    image = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([image], lr=0.1)
+    for _ in range(5):
+        loss = -functional.cross_entropy(model(image), labels) + 0.1 * torch.mean(torch.sum(image**2, [1, 2, 3]))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert torch.allclose(noise, image.detach(), atol=1e-5)
+
+
+def test_the_penalty_keeps_noise_small(toy: Toy) -> None:
+    labels = torch.tensor([1] * 8)
+    sizes = [learn(toy, labels, penalty=penalty)[1].square().sum().item() for penalty in (0.0, 0.1, 10.0)]
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_learning_noise_leaves_statistics_weights_and_gradients(toy: Toy) -> None:
+    before = copy.deepcopy(toy.model.train())
+    learn(toy, torch.tensor([1] * 8))
+    assert toy.model.training
+    assert all(weight.grad is None and weight.requires_grad for weight in toy.model.parameters())
+    for key, value in before.state_dict().items():
+        assert torch.equal(toy.model.state_dict()[key], value), key
+
+
+def test_impair_mixes_all_noise_with_its_own_labels_and_repair_has_none(toy: Toy, calls: Calls) -> None:
+    method = Unsir(noise_images=10, noise_share=0.25)
+    run(toy, method, 0, 3)
+    (impair, mixed, how), (repair, retain, _) = calls
+    assert (impair, repair) == ("impair", "repair")
+    assert set(retain.labels) == {1, 2}
+    assert list(mixed.labels[: len(retain)]) == list(retain.labels)
+    noise = mixed.labels[len(retain) :]
+    assert len(noise) == len(retain) // 3  # a quarter of the whole
+    assert set(noise) == {0, 3}
+    images, labels = mixed.batch(np.arange(len(retain), len(mixed)))
+    assert len({(image.numpy().tobytes(), int(label)) for image, label in zip(images, labels, strict=True)}) == 10
+    assert (how.lr, how.optimizer, how.epochs) == (method.impair_lr, "adam", 1)
+
+
+def test_the_cost_of_impair_and_repair_does_not_grow_with_the_classes(toy: Toy) -> None:
+    flops = []
+    for classes in ((0,), (0, 1), (0, 1, 2)):
+        method = Unsir(noise="zeros")
+        runtime = toy.runtime.fresh()
+        method(toy.model, toy.access(toy.split(*classes), method.reads), runtime)
+        flops.append(runtime.cost.flops)
+    assert flops[0] >= flops[1] >= flops[2]
+
+
+def test_a_pass_has_as_many_steps_whatever_the_number_of_rows() -> None:
+    def rows(count: int) -> Rows:
+        from expunge.rows import TensorRows
+
+        return TensorRows(torch.zeros(count, 1), torch.zeros(count, dtype=torch.int64))
+
+    assert [batch_size(rows(count), 32) for count in (10, 640, 9000)] == [8, 20, 256]
+
+
+def test_without_its_impair_step_it_does_not_forget(toy: Toy) -> None:
+    parts = toy.split(1)
+    gentle = Unsir(impair_lr=1e-9, repair_lr=1e-9)
+    assert toy.accuracy(run(toy, gentle, 1), parts, "forget_test") > 0.5
+    assert toy.accuracy(run(toy, Unsir(), 1), parts, "forget_test") <= 0.05
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "zeros"])
+def test_the_controls_learn_nothing_from_the_model(toy: Toy, calls: Calls, noise: str) -> None:
+    runtime = toy.runtime.fresh()
+    method = replace(Unsir(), noise=noise)  # type: ignore[arg-type]
+    method(toy.model, toy.access(toy.split(1), method.reads), runtime)
+    assert "noise" not in runtime.cost.seconds
+    images, _ = calls[0][1].batch(np.arange(len(calls[1][1]), len(calls[0][1])))
+    assert images.std().item() == (0.0 if noise == "zeros" else pytest.approx(1.0, abs=0.1))
+
+
+def test_the_notebook_keeps_its_quirks(toy: Toy, calls: Calls) -> None:
+    method = UnsirNotebook(noise_images=16, retain_rows_per_class=50)
+    run(toy, method, 3)
+    (_, mixed, how), (_, retain, _) = calls
+    noise, labels = mixed.batch(np.arange(20))
+    assert set(labels.tolist()) == {0}  # class 3's noise carries label 0
+    assert len({image.numpy().tobytes() for image in noise}) == 1  # as many images as channels: one
+    assert len(mixed) == 20 + len(retain)
+    assert how.batch_size == 256
+    first = [np.flatnonzero(toy.split(3)["retain"].labels == index)[:50] for index in (0, 1, 2)]
+    expected, _ = toy.split(3)["retain"].batch(np.concatenate(first))
+    assert torch.equal(retain.batch(np.arange(len(retain)))[0], expected)
+
+
+def test_the_notebook_learns_noise_in_training_mode(toy: Toy) -> None:
+    model = copy.deepcopy(toy.model).train()
+    method = UnsirNotebook(noise_images=16)
+    method._learn_noise(model, toy.access(toy.split(3), method.reads), toy.runtime.fresh(), 3)
+    means = [network.state_dict()["trunk.0.1.running_mean"] for network in (model, toy.model)]
+    assert not torch.equal(*means)
+    assert any(weight.grad is not None for weight in model.parameters())
