@@ -42,9 +42,9 @@ def main() -> None:
     result = audit(model, made, train_set, test_set, classes=[3], retrained=retrained)
     for finding in result.findings:
         if finding.name.startswith("accuracy/"):
-            print(
-                f"{finding.name:30} {finding.original:.3f} to {finding.unlearned:.3f}, retrained {finding.retrained:.3f}"
-            )
+            numbers = (finding.original, finding.unlearned, finding.retrained)
+            print(finding.name, *(f"{number:.3f}" for number in numbers if number is not None))
+    print(f"{finding.name:29} {finding.original:.3f} to {finding.unlearned:.3f}; retrained {finding.retrained:.3f}")
     print(
         f"level {result.level}; {made.access['forget'].reads} forgotten rows read; {made.bill.seconds['total']:.2f} s"
     )
