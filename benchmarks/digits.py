@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from expunge.case import Method
@@ -151,7 +152,7 @@ def main() -> None:
         show(of_count)
     record = {
         "command": "python " + " ".join(sys.argv),
-        "environment": environment("cpu"),
+        "environment": environment("cpu") | {"threads": str(torch.get_num_threads())},
         "methods": {name: describe(method) for name, method in (METHODS | LOW_RATES).items()},
         "one_class": summary,
         "several_classes": by_count,

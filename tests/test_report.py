@@ -1,7 +1,9 @@
 """Claims about the report: one page, complete, honest about what is missing, and deaf to what it is fed."""
 
 import ast
+import os
 import re
+import textwrap
 import tomllib
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -215,3 +217,12 @@ def test_the_report_imports_results_alone() -> None:
                 assert not module.startswith("torch")
                 own = module.startswith("expunge")
                 assert not own or module.startswith(("expunge.report", "expunge.result", "expunge.finding"))
+
+
+def test_the_words_of_the_report_are_as_they_were() -> None:
+    """Change the golden file with ``UPDATE_GOLDEN=1 make test`` and read the difference."""
+    text = textwrap.fill(Page(render(example_result())).text, 118) + "\n"
+    golden = Path(__file__).parent / "golden" / "report.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")

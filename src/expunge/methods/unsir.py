@@ -49,7 +49,7 @@ class Unsir:
     noise: Literal["learned", "gaussian", "zeros", "none"] = "learned"
     """What stands for the class in the impair step; all but the first are controls."""
     noise_images: Count = 64
-    """Noise images in all, shared evenly by the forgotten classes (at least one each)."""
+    """The most noise images in all, shared evenly by the forgotten classes; no more than the impair step uses."""
     noise_steps: Count = 40
     """Steps of Adam on the noise."""
     noise_lr: Positive = 0.1
@@ -100,7 +100,7 @@ class Unsir:
     def _noise_rows(self, model: nn.Module, access: Access, runtime: Runtime, count: int) -> Rows:
         """Return so many rows of noise, each labelled with the class it was made for."""
         classes = access.classes()
-        labels = torch.tensor(classes).repeat(-(-self.noise_images // len(classes)))
+        labels = torch.tensor(classes).repeat(-(-min(self.noise_images, count) // len(classes)))
         images = torch.zeros(len(labels), *access.input_size)
         if self.noise != "zeros":
             images = torch.randn(images.shape, generator=runtime.generator("unsir/noise"))
