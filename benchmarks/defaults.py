@@ -3,8 +3,8 @@
 Every candidate forgets three classes of four networks, each trained on four fifths of the training rows: three of
 `shapes`, one of `digits`. What it keeps is the accuracy on the other fifth, retained classes only, against the
 original. What it forgets is the accuracy on the forgotten training rows of `shapes` alone; those of digits are never
-read, nor is CIFAR-10. Among the candidates whose mean forget accuracy is at most 0.01 and whose cost is at most an
-eighth of retraining's, the one that keeps most is the default.
+read, nor is CIFAR-10. Among the candidates whose mean forget accuracy is at most 0.01 and whose cost is at most a
+seventh of the operations of retraining, the one that keeps most is the default.
 
     python benchmarks/defaults.py --out benchmarks/results/defaults.json
 """

@@ -40,7 +40,7 @@ class Finetune:
     """Learning rate over the second stage: constant, or falling linearly to zero."""
     impair_epochs: Count = 1
     """Passes of the first stage."""
-    repair_epochs: Count = 3
+    repair_epochs: Count = 2
     """Passes of the second stage."""
 
     def __call__(self, model: nn.Module, access: Access, runtime: Runtime) -> nn.Module:

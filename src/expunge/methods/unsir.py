@@ -18,7 +18,7 @@ they were; no gradients reach the weights in that step.
 
 Differences from the paper: the noise of all classes is learned in one batch that the classes share, and makes up a
 fixed share of the impair step, so that the cost does not grow with their number; a pass has as many steps on a small
-subset as the paper's has on CIFAR-10, since Adam moves the weights by steps and not by rows; repair takes three passes
+subset as the paper's has on CIFAR-10, since Adam moves the weights by steps and not by rows; repair takes two passes
 at a rate that falls to zero, where the paper takes one at a constant rate and "on rare occasions" more; the retain
 subset is drawn at random. How the defaults were chosen: ``benchmarks/defaults.py``.
 """
@@ -70,7 +70,7 @@ class Unsir:
     """Learning rate over the repair step: constant as in the paper, or falling linearly to zero."""
     impair_epochs: Count = 1
     """Passes of the impair step."""
-    repair_epochs: Count = 3
+    repair_epochs: Count = 2
     """Passes of the repair step."""
 
     def __call__(self, model: nn.Module, access: Access, runtime: Runtime) -> nn.Module:
