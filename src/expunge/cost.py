@@ -19,7 +19,7 @@ class Cost:
     """Seconds by stage, in the order in which the stages ran."""
     flops: int = 0
     """Floating-point operations of all counted steps (a multiplication with an addition counts as two)."""
-    _measured: dict[object, int] = field(default_factory=dict, repr=False)
+    _measured: dict[object, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     @contextmanager
     def stage(self, name: str, device: torch.device) -> Iterator[None]:
@@ -33,19 +33,20 @@ class Cost:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     @contextmanager
-    def step(self, kind: object) -> Iterator[None]:
+    def step(self, kind: object, rows: int) -> Iterator[None]:
         """Count the operations done inside.
 
-        Steps of one kind do the same operations on the same shapes: the first is measured while it runs, the
-        others are added from memory, so that counting costs nothing but the first step's few milliseconds.
+        Steps of one kind do the same operations on every row. The first is measured while it runs, the others are
+        added by their number of rows, so that counting costs nothing but the first step's few milliseconds.
         """
         if kind not in self._measured:
             with FlopCounterMode(display=False) as counter:
                 yield
-            self._measured[kind] = int(counter.get_total_flops())
+            self._measured[kind] = int(counter.get_total_flops()), rows
         else:
             yield
-        self.flops += self._measured[kind]
+        flops, measured_rows = self._measured[kind]
+        self.flops += flops * rows // measured_rows
 
     @property
     def total(self) -> float:

@@ -72,10 +72,11 @@ def fit(
     schedule = make_schedule(optimizer, training, steps)
     network, stepper = runtime.setup(model, optimizer)
     total = torch.zeros((), device=runtime.device)
+    trainable = sum(weight.requires_grad for weight in model.parameters())
     with runtime.seeded(f"{stage}/dropout"), runtime.stage(stage, steps) as advance:
         batches = runtime.batches(rows, training.batch_size, epochs=training.epochs, stream=f"{stage}/order")
         for inputs, labels, weight in batches:
-            with runtime.cost.step((stage, inputs.shape)):
+            with runtime.cost.step(("fit", trainable), len(inputs)):
                 loss = functional.cross_entropy(network(inputs), labels) * weight
                 stepper.zero_grad()
                 runtime.backward(loss)
@@ -136,7 +137,7 @@ def predict(
     network = runtime.place(model.eval())
     logits, labels = [], []
     for inputs, targets, _ in runtime.batches(rows, batch_size):
-        with runtime.cost.step(("predict", inputs.shape)):
+        with runtime.cost.step("predict", len(inputs)):
             logits.append(network(inputs).float())
         labels.append(targets)
     model.to(home).train(was_training)

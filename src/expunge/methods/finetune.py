@@ -30,7 +30,7 @@ class Finetune:
 
     retain_rows_per_class: Count = 1000
     """Retained rows drawn per class; all of a class that has fewer."""
-    steps: Count = 32
+    steps: Count = 24
     """Steps of one pass, which sets the batch size: rows / steps, from 8 to 256."""
     impair_lr: Positive = 0.02
     """Adam's learning rate in the first stage."""
@@ -40,7 +40,7 @@ class Finetune:
     """Learning rate over the second stage: constant, or falling linearly to zero."""
     impair_epochs: Count = 1
     """Passes of the first stage."""
-    repair_epochs: Count = 2
+    repair_epochs: Count = 3
     """Passes of the second stage."""
 
     def __call__(self, model: nn.Module, access: Access, runtime: Runtime) -> nn.Module:

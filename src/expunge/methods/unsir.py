@@ -17,10 +17,10 @@ noise images are used; the model is in evaluation mode while noise is learned, s
 they were; no gradients reach the weights in that step.
 
 Differences from the paper: the noise of all classes is learned in one batch that the classes share, and makes up a
-fixed share of the impair step, so that the cost does not grow with their number; a pass has as many steps on a small
-subset as the paper's has on CIFAR-10, since Adam moves the weights by steps and not by rows; repair takes two passes
-at a rate that falls to zero, where the paper takes one at a constant rate and "on rare occasions" more; the retain
-subset is drawn at random. How the defaults were chosen: ``benchmarks/defaults.py``.
+fixed share of the impair step, so that the cost does not grow with their number; a pass has about as many steps on a
+small subset as the paper's has on CIFAR-10, since Adam moves the weights by steps and not by rows; repair takes three
+passes at a rate that falls to zero, where the paper takes one at a constant rate and "on rare occasions" more; the
+retain subset is drawn at random. How the defaults were chosen: ``benchmarks/defaults.py``.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -60,7 +60,7 @@ class Unsir:
     """Share of noise among the rows of the impair step; images are repeated to fill it."""
     retain_rows_per_class: Count = 1000
     """Retained rows drawn per class; all of a class that has fewer."""
-    steps: Count = 32
+    steps: Count = 24
     """Steps of one pass of impair or repair, which sets the batch size: rows / steps, from 8 to 256."""
     impair_lr: Positive = 0.02
     """Adam's learning rate in the impair step."""
@@ -70,7 +70,7 @@ class Unsir:
     """Learning rate over the repair step: constant as in the paper, or falling linearly to zero."""
     impair_epochs: Count = 1
     """Passes of the impair step."""
-    repair_epochs: Count = 2
+    repair_epochs: Count = 3
     """Passes of the repair step."""
 
     def __call__(self, model: nn.Module, access: Access, runtime: Runtime) -> nn.Module:
@@ -152,7 +152,7 @@ def maximise_error(
     optimizer = torch.optim.Adam([images], lr)
     with runtime.stage("noise", steps) as advance:
         for _ in range(steps):
-            with runtime.cost.step(("noise", images.shape)):
+            with runtime.cost.step("noise", len(images)):
                 error = functional.cross_entropy(network(images), labels)
                 size = images.flatten(1).square().sum(1).mean()
                 optimizer.zero_grad()

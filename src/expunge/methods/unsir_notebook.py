@@ -90,7 +90,7 @@ class UnsirNotebook:
         optimizer = torch.optim.Adam([noise], self.noise_lr)
         with runtime.stage("noise", self.noise_steps) as advance:
             for _ in range(self.noise_steps):
-                with runtime.cost.step(("noise", noise.shape)):
+                with runtime.cost.step("noise", len(noise)):
                     error = functional.cross_entropy(network(noise), labels)
                     size = noise.flatten(1).square().sum(1).mean()
                     optimizer.zero_grad()
