@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from expunge.case import Case
 from expunge.finding import Finding
 from expunge.rows import Rows
 
-QUICK = Relearning(max_epochs=2, batch_size=16, lr=0.02)
+QUICK = Relearning(max_epochs=2, retain_epochs=1, batch_size=16, lr=0.02, every=1)
 
 
 def network(seed: int) -> nn.Module:
@@ -34,11 +35,13 @@ def all_of(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
     return rows.batch(torch.arange(len(rows)).numpy())
 
 
-def slow_curve(model: nn.Module, case: Case) -> list[float]:
-    """Two epochs of Adam on all training rows, measured on the forgotten test rows after each batch of 16."""
+def slow_curve(model: nn.Module, case: Case, epochs: int = 2, *, retain_only: bool = False) -> list[float]:
+    """Epochs of Adam, measured on the forgotten test rows after each batch of 16."""
     model = copy.deepcopy(model)
-    kept, forgotten = all_of(case.split["retain"]), all_of(case.split["forget"])
-    inputs, labels = torch.cat([kept[0], forgotten[0]]), torch.cat([kept[1], forgotten[1]])
+    inputs, labels = all_of(case.split["retain"])
+    if not retain_only:
+        forgotten = all_of(case.split["forget"])
+        inputs, labels = torch.cat([inputs, forgotten[0]]), torch.cat([labels, forgotten[1]])
     test_inputs, test_labels = all_of(case.split["forget_test"])
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     order = case.runtime.generator("relearning/order")
@@ -51,7 +54,7 @@ def slow_curve(model: nn.Module, case: Case) -> list[float]:
         return right / len(test_labels)
 
     curve = [measured()]
-    for _ in range(2):
+    for _ in range(epochs):
         for chosen in torch.split(torch.randperm(len(labels), generator=order), 16):
             optimizer.zero_grad()
             torch.autograd.backward(functional.cross_entropy(model(inputs[chosen]), labels[chosen]))
@@ -71,6 +74,39 @@ def test_the_curve_is_that_of_a_loop_written_out() -> None:
     assert series.x == tuple(str(step) for step in range(13))
 
 
+def test_on_retained_rows_alone_as_well() -> None:
+    case = case_of(network(1), network(5), network(2))
+    found = by_name(QUICK(case))["relearning/area/retain_only"]
+    assert found.series is not None
+    expected = slow_curve(case.original.model, case, 1, retain_only=True)
+    assert len(set(expected)) > 1
+    assert list(found.series.original) == pytest.approx(expected)
+    assert found.original == pytest.approx(sum(expected) / len(expected))
+    assert found.level == 3
+
+
+def test_measuring_less_often_leaves_the_curve_as_it_is() -> None:
+    case = case_of(network(0), network(1))
+    every = by_name(QUICK(case))["relearning/area"].series
+    third = by_name(replace(QUICK, every=3)(case))["relearning/area"].series
+    assert every is not None
+    assert third is not None
+    assert third.x == ("0", "3", "6", "9", "12")
+    assert third.unlearned == every.unlearned[::3]
+
+
+def test_steps_are_counted_and_not_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = with_curves(monkeypatch, FULL, FAST, SLOW, MIDDLE, SLOW, every=4)
+    assert found["relearning/steps"].unlearned == 8
+    assert found["relearning/anamnesis_index"].unlearned == pytest.approx((2 / 3.5 + 2 / 4 + 2 / 3.5) / 3)
+
+
+def test_rows_to_train_on_are_bounded() -> None:
+    series = by_name(replace(QUICK, training_rows=32)(case_of(network(0), network(1))))["relearning/area"].series
+    assert series is not None
+    assert len(series.x) == 5
+
+
 def test_every_model_sees_the_same_rows_in_the_same_order() -> None:
     series = by_name(QUICK(case_of(network(0), network(0), network(0))))["relearning/area"].series
     assert series is not None
@@ -84,13 +120,13 @@ def test_weights_that_a_model_marks_as_frozen_are_trained_too() -> None:
 
 
 def with_curves(
-    monkeypatch: pytest.MonkeyPatch, *curves: Sequence[float], case: Case | None = None
+    monkeypatch: pytest.MonkeyPatch, *curves: Sequence[float], case: Case | None = None, every: int = 1
 ) -> dict[str, Finding]:
     """Findings as if the models had relearned along these curves: original, unlearned, retrained."""
     case = case or case_of(*[nn.Linear(FEATURES, CLASSES) for _ in curves])
     known = {id(evidence.model): list(curve) for evidence, curve in zip(case.models, curves, strict=True)}
-    monkeypatch.setattr(relearning, "relearn", lambda model, *_: known[id(model)])
-    return by_name(Relearning()(case))
+    monkeypatch.setattr(relearning, "relearn", lambda model, *_, **__: known[id(model)])
+    return by_name(Relearning(every=every)(case))
 
 
 FULL = [1.0] * 6

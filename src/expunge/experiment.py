@@ -9,9 +9,16 @@ from annotated_types import Ge
 from torch import nn
 
 from expunge.audits.accuracy import Accuracy
+from expunge.audits.batch_norm import BatchNorm
+from expunge.audits.few_shot import FewShot
+from expunge.audits.head_bias import HeadBias
+from expunge.audits.inversion import Inversion
 from expunge.audits.membership import Membership
 from expunge.audits.prediction import Prediction
+from expunge.audits.quantization import Quantization
+from expunge.audits.query import Query
 from expunge.audits.relearning import Relearning
+from expunge.audits.weight_noise import WeightNoise
 from expunge.audits.weights import Weights
 from expunge.case import Audit, Case, Dataset, Method, open_case
 from expunge.checkpoint import load_model, save_model
@@ -29,7 +36,20 @@ from expunge.runtime import Runtime
 from expunge.settings import build, describe, from_mapping, settings, to_mapping
 from expunge.training import Training, fit
 
-DEFAULT_AUDITS: tuple[Audit, ...] = (Accuracy(), Prediction(), Membership(), Relearning(), Weights())
+DEFAULT_AUDITS: tuple[Audit, ...] = (
+    Accuracy(),
+    Prediction(),
+    Membership(),
+    HeadBias(),
+    Quantization(),
+    BatchNorm(),
+    WeightNoise(),
+    Relearning(),
+    FewShot(),
+    Inversion(),
+    Query(),
+    Weights(),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

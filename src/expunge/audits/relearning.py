@@ -1,8 +1,8 @@
-"""relearning: is the class gone, or does it come back when the model is shown a few rows of it?
+"""relearning: is the class gone, or does it come back when training goes on?
 
-Every model is trained on, from a copy, on all training rows including the forgotten ones, with the same rows in the
-same order, and its accuracy on the forgotten classes' test rows is measured before the first step and after each one
-(on ``forget`` rows if there are no such test rows).
+Every model is trained on, from a copy, with the same rows in the same order, and its accuracy on the forgotten
+classes' test rows (on ``forget`` rows if there are none) is measured before the first step and after every few. First
+on all training rows including the forgotten ones:
 
 1. ``steps``: steps until the accuracy is at least `recovered` times the original's; 0 and up, not known if it is not
    reached. Golatkar et al., https://arxiv.org/abs/1911.04933, and the UNSIR paper, https://arxiv.org/abs/2111.08947.
@@ -13,8 +13,16 @@ same order, and its accuracy on the forgotten classes' test rows is measured bef
 3. ``area``: mean accuracy over all measurements, from 0 to 1, defined for every model. Ideal: that of retrained
    models; above their band memory is left, below it the model was damaged, or made to resist.
 
-Streams: ``relearning/order``, ``relearning/dropout`` and ``relearning/rows``. As with any training,
-another order of the training rows gives other numbers.
+Then on retained rows alone, which no retrained model learns a forgotten class from:
+
+4. ``area/retain_only``: mean accuracy as above. What was forgotten may come back although no row of it is shown, since
+   all classes share the weights. Siddiqui et al., "From Dormant to Deleted", https://arxiv.org/abs/2505.22310.
+
+An output that is hidden deep enough resists all of this for as long as it has to climb, as `head_mask` does: it falls
+below the band of ``area``, or not, by the depth. `few_shot` opens the output first.
+
+Streams: ``relearning/order``, ``relearning/dropout``, ``relearning/rows`` and ``relearning/training_rows``. As with any
+training, another order of the training rows gives other numbers.
 
 Differences from the authors' code of the anamnesis index: at most `rows` rows are measured, chosen once for all
 models; retrained models give a band.
@@ -25,16 +33,15 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Annotated, ClassVar
 
-import torch
 from annotated_types import Gt, Le
 from torch import nn
 
+from expunge.audits._recovery import choose, forgotten_part, told
 from expunge.audits.accuracy import accuracy
 from expunge.case import Case, Evidence
-from expunge.data import Part
 from expunge.finding import Finding
 from expunge.network import copy_of
-from expunge.rows import JoinedRows, Rows, TakenRows
+from expunge.rows import JoinedRows, Rows
 from expunge.runtime import Runtime
 from expunge.settings import settings
 from expunge.training import Count, Positive, Training, adam, fit, predict
@@ -52,30 +59,35 @@ class Relearning:
 
     max_epochs: Count = 10
     """Passes over all training rows."""
+    retain_epochs: Count = 5
+    """Passes over the retained rows alone."""
+    training_rows: Count = 20_000
+    """The most rows that are trained on, retained and forgotten alike, drawn at random."""
     batch_size: Count = 256
     """Rows per step."""
     lr: Positive = 1e-3
     """Adam's learning rate."""
     recovered: Annotated[float, Gt(0), Le(1)] = 0.95
     """Share of the original's accuracy at which the classes count as relearned."""
+    every: Count = 2
+    """Steps between two measurements."""
     rows: Count = 1000
-    """The most rows that accuracy is measured on after each step."""
+    """The most rows that accuracy is measured on."""
 
     def __call__(self, case: Case) -> list[Finding]:
-        """Return steps, anamnesis index and area."""
-        part: Part = "forget" if case.missing("forget_test") else "forget_test"
-        training = adam(epochs=self.max_epochs, batch_size=self.batch_size, lr=self.lr)
+        """Return steps, anamnesis index and area, and the area on retained rows alone."""
+        kept = choose(case.split["retain"], self.training_rows, case.runtime, "relearning/training_rows")
         everything = JoinedRows(case.split["retain"], case.split["forget"])
-        watched = _choose(case.split[part], self.rows, case.runtime)
-        curves = {
-            evidence: relearn(evidence.model, everything, watched, case.runtime, training) for evidence in case.models
-        }
+        curves = self._curves(
+            case, choose(everything, self.training_rows, case.runtime, "relearning/training_rows"), self.max_epochs
+        )
+        alone = self._curves(case, kept, self.retain_epochs)
+        target = self.recovered * curves[case.original][0]
         steps = {
-            evidence: steps_until(curve, self.recovered * curves[case.original][0])
+            evidence: None if (reached := steps_until(curve, target)) is None else reached * self.every
             for evidence, curve in curves.items()
         }
-        last = len(curves[case.original]) - 1
-        shown = slice(None, None, -(-len(curves[case.original]) // SHOWN))
+        last = (len(curves[case.original]) - 1) * self.every
         return [
             case.measure(
                 "relearning/steps",
@@ -85,21 +97,51 @@ class Relearning:
                 note=_late(case, steps, last),
             ),
             self._index(case, steps, last),
-            case.measure(
+            self._area(
+                case,
                 "relearning/area",
-                lambda evidence: fmean(curves[evidence]),
-                level=self.level,
-                meaning="How much the model knows of what it had to forget, on average while it learns it again; more "
-                "than a model that never knew it means that memory is left.",
-                note=f"measured on {part}" if part == "forget" else None,
-                limits=(0.0, 1.0),
-                series=case.series(
-                    [str(step) for step in range(last + 1)[shown]],
-                    f"accuracy on {part} after each step of relearning",
-                    lambda evidence: curves[evidence][shown],
-                ),
+                curves,
+                "How much the model knows of what it had to forget, on average while it learns it again; more than a "
+                "model that never knew it means that memory is left.",
+            ),
+            self._area(
+                case,
+                "relearning/area/retain_only",
+                alone,
+                "How much the model knows of what it had to forget, on average while it is trained on kept rows alone; "
+                "more than a model that never knew it means that it comes back by itself.",
             ),
         ]
+
+    def _curves(self, case: Case, rows: Rows, epochs: int) -> Mapping[Evidence, Curve]:
+        training = adam(epochs=epochs, batch_size=self.batch_size, lr=self.lr)
+        watched = choose(case.split[forgotten_part(case)], self.rows, case.runtime, "relearning/rows")
+        return {
+            evidence: relearn(
+                evidence.model, rows, watched, case.runtime, training, stage="relearning", every=self.every
+            )
+            for evidence in case.models
+        }
+
+    def _area(self, case: Case, name: str, curves: Mapping[Evidence, Curve], meaning: str) -> Finding:
+        part, points = forgotten_part(case), len(curves[case.original])
+        shown = slice(None, None, -(-points // SHOWN))
+        return told(
+            case.measure(
+                name,
+                lambda evidence: fmean(curves[evidence]),
+                level=self.level,
+                meaning=meaning,
+                note=f"measured on {part}" if part == "forget" else None,
+                limits=(0.0, 1.0),
+                step=1 / max(1, min(len(case.split[part]), self.rows)) / points,
+                series=case.series(
+                    [str(point * self.every) for point in range(points)[shown]],
+                    f"accuracy on {part} over steps of training",
+                    lambda evidence: curves[evidence][shown],
+                ),
+            )
+        )
 
     def _index(self, case: Case, steps: Mapping[Evidence, float | None], last: int) -> Finding:
         defined = all(steps[evidence] for evidence in case.retrained)
@@ -121,31 +163,31 @@ class Relearning:
         )
 
 
-def relearn(model: nn.Module, rows: Rows, watched: Rows, runtime: Runtime, training: Training) -> Curve:
-    """Return a copy's accuracy on the watched rows before training and after each step; the model is left as it was.
+def relearn(
+    model: nn.Module, rows: Rows, watched: Rows, runtime: Runtime, training: Training, *, stage: str, every: int = 1
+) -> Curve:
+    """Return a copy's accuracy on the watched rows before training and after every few steps of it.
 
-    All weights are trained, also those that the model marks as frozen: whoever holds the model can.
+    The model is left as it was. All weights of the copy are trained, also those that the model marks as frozen:
+    whoever holds the model can.
     """
-    copied = copy_of(model).requires_grad_()
+    copied = copy_of(model).requires_grad_().to(runtime.device)
+    curve = [accuracy(*predict(copied, watched, runtime))]
+    step = 0
 
-    def measure() -> None:
-        curve.append(accuracy(*predict(copied, watched, runtime)))
+    def watch() -> None:
+        nonlocal step
+        step += 1
+        if step % every == 0:
+            curve.append(accuracy(*predict(copied, watched, runtime)))
 
-    curve: Curve = []
-    copied.to(runtime.device)
-    measure()
-    fit(copied, rows, runtime, training, stage="relearning", after_step=measure)
+    fit(copied, rows, runtime, training, stage=stage, after_step=watch)
     return curve
 
 
 def steps_until(curve: Sequence[float], target: float) -> float | None:
     """Return the first step with at least the target; None if there is none."""
     return next((float(step) for step, value in enumerate(curve) if value >= target), None)
-
-
-def _choose(rows: Rows, count: int, runtime: Runtime) -> Rows:
-    order = torch.randperm(len(rows), generator=runtime.generator("relearning/rows")).numpy()
-    return TakenRows(rows, order[:count])
 
 
 def _late(case: Case, steps: Mapping[Evidence, float | None], last: int) -> str | None:

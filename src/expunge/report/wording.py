@@ -27,6 +27,17 @@ TITLES = {
     "relearning/steps": "Steps to relearn",
     "relearning/anamnesis_index": "Anamnesis index",
     "relearning/area": "Accuracy while relearning",
+    "relearning/area/retain_only": "Accuracy while training on kept rows alone",
+    "few_shot/area/1_shots": "Accuracy while relearning from one row, output opened",
+    "few_shot/area/5_shots": "Accuracy while relearning from 5 rows, output opened",
+    "few_shot/area/10_shots": "Accuracy while relearning from 10 rows, output opened",
+    "few_shot/area/50_shots": "Accuracy while relearning from 50 rows, output opened",
+    "head_bias/recall_at_1_fpr": "Recall with the output raised, at 1 % false alarms",
+    "head_bias/recall_at_5_fpr": "Recall with the output raised, at 5 % false alarms",
+    "inversion/plain/original": "Images read out that the original recognises",
+    "inversion/prior/original": "Natural images read out that the original recognises",
+    "inversion/prior/nearest_mean": "Natural images read out that are nearest to the class",
+    "query/auc": "Forgotten rows set apart by answers, AUC",
     "weights/distance": "Distance of the weights from the original",
 }
 _BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
