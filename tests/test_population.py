@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -99,6 +100,11 @@ def test_everything_that_decides_the_weights_is_in_the_key(toy: Toy, recipe: Rec
         assert name_of(changed) != name_of(member_key(recipe, 0, toy.runtime, ""))
 
 
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "weights cut short": lambda path: (path / WEIGHTS).write_bytes((path / WEIGHTS).read_bytes()[:-4]),
     "weights changed": lambda path: (path / WEIGHTS).write_bytes((path / WEIGHTS).read_bytes()[:-1] + b"\x7f"),
@@ -106,7 +112,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "no entry": lambda path: (path / ENTRY).unlink(),
     "no JSON": lambda path: (path / ENTRY).write_text("{"),
     "another key": lambda path: (path / ENTRY).write_text((path / ENTRY).read_text().replace("adamw", "adam")),
-    "nothing at all": lambda path: [file.unlink() for file in path.iterdir()],
+    "nothing at all": empty,
 }  # fmt: skip
 
 
