@@ -103,7 +103,7 @@ def main() -> None:
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(record, indent=1) + "\n")
-    for name, found in record["networks"].items():  # type: ignore[attr-defined]
+    for name, found in record["networks"].items():
         print(name, json.dumps(found["times_as_fast_stacked"]))
 
 

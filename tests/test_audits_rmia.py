@@ -58,7 +58,7 @@ def test_the_area_is_the_share_of_pairs_in_order() -> None:
     areas = []
     for left_out in case.retrained:
         others = [other for other in case.retrained if other is not left_out]
-        rows, unseen = (slow_scores(case.unlearned, others, part) for part in ("forget", "forget_test"))  # type: ignore[arg-type]
+        rows, unseen = (slow_scores(case.unlearned, others, part) for part in ("forget", "forget_test"))
         pairs = [(a > b) + (a == b) / 2 for a in rows for b in unseen]
         areas.append(max(sum(pairs) / len(pairs), 1 - sum(pairs) / len(pairs)))
     assert by_name(AUDIT(case))["rmia/auc"].unlearned == pytest.approx(sum(areas) / len(areas))

@@ -152,6 +152,8 @@ def test_the_weights_do_not_depend_on_the_number_of_jobs(toy: Toy, recipe: Recip
     threads = torch.get_num_threads()
     one, two = (grow(recipe, 3, toy.runtime, workers=Workers(jobs=jobs)) for jobs in (1, 2))
     assert [weights(member) for member in one] == [weights(member) for member in two]
+    here = grow(recipe, 3, toy.runtime)  # the tests have one thread
+    assert [weights(member) for member in one] == [weights(member) for member in here]
     assert torch.get_num_threads() == threads
 
 
