@@ -1,7 +1,9 @@
 """A toy world that every test can afford: four classes of small shapes and a network that knows them."""
 
+import os
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +19,13 @@ warnings.filterwarnings("ignore", category=DeprecationWarning)
 torch.set_num_threads(1)
 
 TRAINING = Training(epochs=15, batch_size=32)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the tests' own, also for the processes that they start."""
+    os.environ["EXPUNGE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    return Path(os.environ["EXPUNGE_CACHE"])
 
 
 @dataclass(frozen=True)

@@ -66,12 +66,16 @@ except SystemExit:
     assert time.perf_counter() - begun < 5  # the half second of the promise is measured in benchmarks
 
 
-@pytest.mark.parametrize("command", ["", "demo", "run", "train", "forget", "audit", "report", "list"])
+HELPED = ["", "demo", "run", "train", "forget", "audit", "report", "list", "population"]
+HELPED += [f"population {command}" for command in ("build", "list", "clear")]
+
+
+@pytest.mark.parametrize("command", HELPED)
 def test_help_is_as_it_was(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Change the golden file with ``UPDATE_GOLDEN=1 make test`` and read the difference."""
     monkeypatch.setenv("TERMINAL_WIDTH", "100")
     outcome = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "100"}, prog_name="expunge")
-    golden = GOLDEN / f"help-{command or 'expunge'}.txt"
+    golden = GOLDEN / f"help-{command.replace(' ', '-') or 'expunge'}.txt"
     text = "\n".join(line.rstrip() for line in outcome.output.splitlines()) + "\n"
     if os.environ.get("UPDATE_GOLDEN"):
         golden.write_text(text)
@@ -142,6 +146,86 @@ def test_run_reads_an_experiment_and_leaves_everything(tmp_path: Path, capsys: p
     code, _, err = call(capsys, "run", str(tmp_path / "small.toml"), "--out", str(out), "--device", "cpu")
     assert code == 2
     assert err.startswith(f"expunge: expected nothing at {out}, got an earlier result")
+
+
+SMALL_TOML = """
+references = 2
+audits = ["accuracy"]
+[dataset]
+name = "shapes"
+classes = 4
+size = 8
+train_rows = 160
+test_rows = 80
+[network]
+args = {width = 4}
+[training]
+epochs = 2
+[request]
+classes = [1]
+"""
+
+
+def test_a_population_is_built_once_and_run_and_audit_take_from_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+    toml = tmp_path / "small.toml"
+    toml.write_text(SMALL_TOML)
+    code, out, err = call(capsys, "population", "build", str(toml), "--count", "3", "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert out.startswith("3 retrained models, 0 of them from the cache.\n0 unlearned models")
+    code, out, _ = call(capsys, "--json", "population", "list")
+    listed = json.loads(out)["models"]
+    assert [model["entry"]["key"]["request"] for model in listed] == [{"classes": [1], "rows": []}] * 3
+    code, out, _ = call(capsys, "population", "list")
+    assert "small_cnn" in out
+    assert "3 models" in out
+
+    folder = tmp_path / "run"
+    code, out, err = call(capsys, "--json", "run", str(toml), "--out", str(folder), "--device", "cpu")
+    assert (code, err) == (0, "")
+    cost = json.loads(out)["cost"]
+    assert cost["reused"] == 2
+    seconds = sorted(model["entry"]["seconds"] for model in listed)
+    assert seconds[0] <= cost["seconds"]["retrain"] <= seconds[-1]
+    anew = ["run", str(toml), "--out", str(tmp_path / "anew"), "--device", "cpu", "--no-cache"]
+    code, out, _ = call(capsys, "--json", *anew)
+    assert json.loads(out)["cost"]["reused"] == 0
+
+    shapes = ["--data", "shapes", *(word for key in ("classes=4", "size=8", "train_rows=160", "test_rows=80")
+                                    for word in ("--set", f"dataset.{key}"))]  # fmt: skip
+    models = [str(folder / "original"), str(folder / "unlearned")]
+    words = ["audit", *models, *shapes, "--classes", "1", "--device", "cpu", "--out", str(tmp_path / "a.json")]
+    code, out, err = call(capsys, "--json", *words, "--references", "4")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["experiment"]["references"] == 4
+    code, _, err = call(capsys, *words, "--references", "4", "--retrained", models[0], "--overwrite")
+    assert (code, err) == (2, "expunge: expected --retrained or --references, got both (1 and 4)\n")
+
+    code, out, _ = call(capsys, "population", "clear")
+    assert out.startswith("4 models removed.")  # three were built, the audit took them and added one
+    code, out, _ = call(capsys, "--json", "population", "list")
+    assert json.loads(out)["models"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["build", "nowhere.toml"], "expected a settings file, got nowhere.toml"),
+        (["build", "small.toml", "--backend", "moon"], "expected a backend local or ray, got 'moon'"),
+        (["build", "small.toml", "--jobs", "0"], "expected jobs >= 1, got 0"),
+    ],
+)
+def test_a_population_that_cannot_be_built_is_one_line(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("small.toml").write_text(SMALL_TOML)
+    code, out, err = call(capsys, "population", *words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"expunge: {message}")
+    assert err.count("\n") == 1
 
 
 def test_a_requirement_that_is_missed_exits_with_one(

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,24 @@ ALLOWED = {
     "datasets": {"data", "rows", "settings", "errors"},
     "networks": {"networks"},
     "report": {"result", "finding", "errors", "report"},
+    "cache": {"checkpoint", "data", "errors", "files", "rows"},
+    "stacked": {"errors", "rows", "runtime", "training"},
+    "population": {
+        "cache",
+        "case",
+        "data",
+        "errors",
+        "forgetting",
+        "methods",
+        "network",
+        "rows",
+        "runtime",
+        "settings",
+        "stacked",
+        "training",
+    },
+    "options": set(),
+    "cli_population": {"options"},
     "result": {"finding", "errors"},
     "finding": set(),
     "errors": set(),
@@ -72,8 +91,8 @@ def test_nothing_reads_a_pickle_or_runs_text() -> None:
 
 def test_printing_belongs_to_the_command_line() -> None:
     for file in SOURCE.rglob("*.py"):
-        if file.name != "cli.py":
-            assert "print(" not in file.read_text().replace("console.print(", ""), file.name
+        if file.name not in ("cli.py", "options.py"):
+            assert not re.search(r"(?<!console\.)\bprint\(", file.read_text()), file.name
 
 
 def test_files_can_be_read_in_one_sitting() -> None:

@@ -71,6 +71,8 @@ class Case:
     unlearned: Evidence
     retrained: tuple[Evidence, ...]
     runtime: Runtime
+    unlearned_population: tuple[Evidence, ...] = ()
+    """Further unlearned models, each from an original of its own; empty unless the experiment made some."""
 
     def measure(
         self,
@@ -146,7 +148,13 @@ class Case:
 
 
 def open_case(
-    split: Split, original: nn.Module, unlearned: nn.Module, retrained: Sequence[nn.Module], runtime: Runtime
+    split: Split,
+    original: nn.Module,
+    unlearned: nn.Module,
+    retrained: Sequence[nn.Module],
+    runtime: Runtime,
+    *,
+    population: Sequence[nn.Module] = (),
 ) -> Case:
     """Gather the evidence of all models.
 
@@ -155,6 +163,7 @@ def open_case(
     """
     models = [("original", original), ("unlearned", unlearned)]
     models += [(f"retrained {number}", model) for number, model in enumerate(retrained, start=1)]
+    models += [(f"unlearned {number}", model) for number, model in enumerate(population, start=1)]
     gathered = []
     with runtime.stage("evidence", len(models)) as advance:
         for name, model in models:
@@ -164,8 +173,9 @@ def open_case(
         split=split,
         original=gathered[0],
         unlearned=gathered[1],
-        retrained=tuple(gathered[2:]),
+        retrained=tuple(gathered[2 : 2 + len(retrained)]),
         runtime=runtime,
+        unlearned_population=tuple(gathered[2 + len(retrained) :]),
     )
 
 

@@ -1,21 +1,36 @@
 """The command line: parses, calls one function, prints. Imports nothing heavy until a command runs."""
 
-import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from expunge.errors import ExpungeError
+from expunge.cli_population import population
+from expunge.errors import ExpungeError, SettingsError
+from expunge.options import (
+    BackendOption,
+    ClassesOption,
+    DataOption,
+    DeviceOption,
+    JobsOption,
+    NoCacheOption,
+    Output,
+    OverwriteOption,
+    PrecisionOption,
+    RequireOption,
+    RowsOption,
+    SeedOption,
+    SetOption,
+    cache_of,
+    runtime_of,
+    workers_of,
+)
 
 if TYPE_CHECKING:
     from expunge.data import Request
     from expunge.result import Result
-    from expunge.runtime import Runtime
 
 UsageError: type[BaseException] = typer.BadParameter.__mro__[1]
 """What typer raises for words that it cannot parse; it has no public name there."""
@@ -25,52 +40,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Machine")]
-PrecisionOption = Annotated[
-    str, typer.Option(help="32-true, bf16-mixed, 16-mixed or 64-true.", rich_help_panel="Machine")
-]
-SeedOption = Annotated[int, typer.Option(help="Seed of all random streams.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; dots reach into tables.")
-]
-DataOption = Annotated[str, typer.Option(help="Data set; see `expunge list datasets`.")]
-ClassesOption = Annotated[
-    list[str] | None, typer.Option(help="Classes to forget, by index or name, separated by commas.")
-]
-RowsOption = Annotated[str | None, typer.Option(help="Single training rows to forget, separated by commas.")]
-RequireOption = Annotated[
-    str | None, typer.Option(metavar="LEVEL", help="Exit with 1 unless the result reaches this level (L0 to L4).")
-]
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where and how to speak: results on stdout, everything else on stderr."""
-
-    quiet: bool
-    as_json: bool
-
-    @property
-    def out(self) -> Console:
-        """The console for results."""
-        return Console(soft_wrap=not sys.stdout.isatty())
-
-    def say(self, text: str) -> None:
-        """Print a line for a person."""
-        if not self.quiet and not self.as_json:
-            self.out.print(text, markup=False, highlight=False)
-
-    def table(self, table: Table) -> None:
-        """Print a table for a person."""
-        if not self.quiet and not self.as_json:
-            Console(width=None if sys.stdout.isatty() else 80).print(table)
-
-    def value(self, value: Any) -> None:
-        """Print a value for a machine."""
-        if self.as_json:
-            sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+app.add_typer(population, name="population")
 
 
 @app.callback()
@@ -97,6 +67,7 @@ def demo(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "32-true",
     seed: SeedOption = 0,
+    no_cache: NoCacheOption = False,
     overwrite: OverwriteOption = False,
     require: RequireOption = None,
 ) -> None:
@@ -107,7 +78,8 @@ def demo(
     from expunge.experiment import run as run_experiment
 
     experiment = replace(Experiment(), seed=seed)
-    result = run_experiment(experiment, _runtime(context, device, precision, seed), out, overwrite=overwrite)
+    runtime = runtime_of(context, device, precision, seed)
+    result = run_experiment(experiment, runtime, out, overwrite=overwrite, cache=cache_of(no_cache))
     _tell(context, result, require, [out / "result.json", out / "report.html"])
 
 
@@ -120,6 +92,9 @@ def run(
     precision: PrecisionOption = "32-true",
     seed: Annotated[int | None, typer.Option(help="Seed of all random streams, in place of the file's.")] = None,
     assignments: SetOption = None,
+    no_cache: NoCacheOption = False,
+    jobs: JobsOption = None,
+    backend: BackendOption = "local",
     overwrite: OverwriteOption = False,
     require: RequireOption = None,
 ) -> None:
@@ -134,7 +109,14 @@ def run(
     chosen = experiment_from(values)
     chosen = chosen if seed is None else replace(chosen, seed=seed)
     folder = out or Path("runs") / experiment.stem
-    result = run_experiment(chosen, _runtime(context, device, precision, chosen.seed), folder, overwrite=overwrite)
+    result = run_experiment(
+        chosen,
+        runtime_of(context, device, precision, chosen.seed),
+        folder,
+        overwrite=overwrite,
+        cache=cache_of(no_cache),
+        workers=workers_of(jobs, backend),
+    )
     _tell(context, result, require, [folder / "result.json", folder / "report.html"])
 
 
@@ -162,7 +144,7 @@ def train(
         from_mapping(Network, {"name": network} | chosen["network"]),
         from_mapping(Training, chosen["training"]),
         out,
-        _runtime(context, device, precision, seed),
+        runtime_of(context, device, precision, seed),
         overwrite=overwrite,
     )
     accuracy = "not known" if trained.test_accuracy is None else f"{trained.test_accuracy:.1%}"
@@ -208,7 +190,7 @@ def forget(
         context.obj.say(f"{method}, {say(plan.parts)}: would read {told} and write {out}.")
         context.obj.value({"method": describe(plan.method), "reads": reads, "out": str(out)})
         return
-    forgotten = forget_folder(plan, _runtime(context, device, precision, seed))
+    forgotten = forget_folder(plan, runtime_of(context, device, precision, seed))
     read = forgotten.access["forget"]
     context.obj.say(
         f"{method}, {say(plan.parts)}: {forgotten.bill.seconds['total']:.2f} s, "
@@ -228,12 +210,17 @@ def audit(
         list[Path] | None,
         typer.Option(help="Model folder of a model retrained without the rows; two or more give bands."),
     ] = None,
+    references: Annotated[
+        int, typer.Option(min=0, help="Retrained models to train, or to take from the cache, in place of --retrained.")
+    ] = 0,
     classes: ClassesOption = None,
     rows: RowsOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "32-true",
     seed: SeedOption = 0,
     assignments: SetOption = None,
+    jobs: JobsOption = None,
+    backend: BackendOption = "local",
     overwrite: OverwriteOption = False,
     require: RequireOption = None,
 ) -> None:
@@ -242,6 +229,8 @@ def audit(
     from expunge.settings import build, from_assignments, sort_out
     from expunge.stages import audit_folders
 
+    if retrained and references:
+        raise SettingsError(f"expected --retrained or --references, got both ({len(retrained)} and {references})")
     chosen = sort_out(from_assignments(assignments or []), home=None, tables=("dataset",))
     result = audit_folders(
         original,
@@ -251,8 +240,11 @@ def audit(
         build("datasets", {"name": data} | chosen["dataset"]),
         DEFAULT_AUDITS,
         out,
-        _runtime(context, device, precision, seed),
+        runtime_of(context, device, precision, seed),
         overwrite=overwrite,
+        references=references,
+        cache=cache_of(references == 0),
+        workers=workers_of(jobs, backend),
     )
     _tell(context, result, require, [out])
 
@@ -295,15 +287,6 @@ def list_all(
     if one.settings:
         context.obj.table(settings_table([(s.name, str(s.default), f"{s.meaning} [{s.type}]") for s in one.settings]))
     context.obj.value(asdict(one))
-
-
-def _runtime(context: typer.Context, device: str, precision: str, seed: int) -> "Runtime":
-    from expunge.runtime import open_runtime
-    from expunge.terminal import Bars
-
-    output: Output = context.obj
-    bars = Bars(Console(stderr=True), quiet=output.quiet or output.as_json)
-    return open_runtime(device=device, precision=precision, seed=seed, progress=bars)
 
 
 def _request(classes: list[str] | None, rows: str | None) -> "Request":

@@ -20,16 +20,19 @@ from expunge.audits.query import Query
 from expunge.audits.relearning import Relearning
 from expunge.audits.weight_noise import WeightNoise
 from expunge.audits.weights import Weights
+from expunge.cache import Cache
 from expunge.case import Audit, Case, Dataset, Method, open_case
 from expunge.checkpoint import load_model, save_model
 from expunge.data import PARTS, Count, Data, Part, Request, Split, split
 from expunge.datasets.digits import Digits
 from expunge.errors import SettingsError
 from expunge.files import new_folder
-from expunge.forgetting import Forgotten, run_method
+from expunge.forgetting import run_method
 from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
+from expunge.population import HERE, Member, Recipe, Workers, grow, mean_seconds
+from expunge.population import retrain as retrain
 from expunge.report.page import render
 from expunge.result import Bill, Picture, Result, environment, reached
 from expunge.runtime import Runtime
@@ -65,6 +68,8 @@ class Experiment:
     audits: tuple[Audit, ...] = DEFAULT_AUDITS
     references: int = 5
     """Number of models retrained with other seeds; two or more give bands."""
+    population: int = 0
+    """Number of further unlearned models, each from an original of its own; audits of populations need them."""
     seed: int = 0
 
 
@@ -72,7 +77,7 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
     """Return the experiment that plain values, as read from TOML, describe.
 
     Tables are ``dataset``, ``network``, ``training``, ``request``, ``method``; ``audits`` is a list of names or of
-    tables with a name; ``references`` and ``seed`` are numbers. What is left out has its default.
+    tables with a name; ``references``, ``population`` and ``seed`` are numbers. What is left out has its default.
 
     Raises:
         SettingsError: A key or a setting is unknown or wrong.
@@ -85,6 +90,7 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
         "method": lambda value: build("methods", value),
         "audits": lambda value: tuple(build("audits", {"name": v} if isinstance(v, str) else v) for v in value),
         "references": lambda value: from_mapping(_Numbers, {"references": value}).references,
+        "population": lambda value: from_mapping(_Numbers, {"population": value}).population,
         "seed": lambda value: from_mapping(_Numbers, {"seed": value}).seed,
     }
     for key, value in values.items():
@@ -101,10 +107,19 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
 @settings
 class _Numbers:
     references: Annotated[int, Ge(0)] = 5
+    population: Annotated[int, Ge(0)] = 0
     seed: int = 0
 
 
-def run(experiment: Experiment, runtime: Runtime, out: Path, *, overwrite: bool = False) -> Result:
+def run(
+    experiment: Experiment,
+    runtime: Runtime,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    cache: Cache | None = None,
+    workers: Workers = HERE,
+) -> Result:
     """Train, forget, retrain, audit and report.
 
     Args:
@@ -112,6 +127,8 @@ def run(experiment: Experiment, runtime: Runtime, out: Path, *, overwrite: bool 
         runtime: Where; its seed is the experiment's.
         out: The folder to make: ``original/``, ``unlearned/``, ``retrained-1/`` ..., ``result.json``, ``report.html``.
         overwrite: Replace what is there.
+        cache: Where to look for the retrained models and the population first; None trains them all.
+        workers: Who trains them.
 
     Raises:
         ExpungeError: Something that the caller can put right; nothing is left in `out`.
@@ -130,12 +147,21 @@ def run(experiment: Experiment, runtime: Runtime, out: Path, *, overwrite: bool 
             forgotten.model, folder / "unlearned", data, parent.child(entry(experiment.method, parts, experiment.seed))
         )
 
-        references = []
-        for number in range(1, experiment.references + 1):
-            references.append(retrain(original, parts, experiment.training, runtime, number))
-            save_model(references[-1].model, folder / f"retrained-{number}", data, about)
+        recipe = recipe_for(experiment, original, data, parts)
+        references = grow(recipe, experiment.references, runtime, cache=cache, workers=workers)
+        for number, reference in enumerate(references, start=1):
+            save_model(reference.model, folder / f"retrained-{number}", data, about)
+        unlearned = replace(recipe, method=experiment.method)
+        population = grow(unlearned, experiment.population, runtime, cache=cache, workers=workers)
 
-        case = open_case(parts, original, forgotten.model, [reference.model for reference in references], runtime)
+        case = open_case(
+            parts,
+            original,
+            forgotten.model,
+            [reference.model for reference in references],
+            runtime,
+            population=[member.model for member in population],
+        )
         result = judge(
             case,
             experiment.audits,
@@ -157,10 +183,16 @@ def train(network: Network, data: Data, training: Training, runtime: Runtime) ->
     return model
 
 
-def retrain(original: nn.Module, parts: Split, training: Training, runtime: Runtime, number: int) -> Forgotten:
-    """Return the `number`-th reference: trained without the forgotten rows, with a seed of its own."""
-    seeded = runtime.fresh(seed=1_000_003 * number + runtime.seed)
-    return run_method(Retrain(training=training), original, parts, seeded, rebuild(original))
+def recipe_for(experiment: Experiment, network: nn.Module, data: Data, parts: Split) -> Recipe:
+    """Return the recipe of an experiment's retrained models; `network` gives their architecture."""
+    return Recipe(
+        network=network,
+        dataset=experiment.dataset,
+        data=data,
+        parts=parts,
+        training=experiment.training,
+        method=Retrain(training=experiment.training),
+    )
 
 
 def judge(
@@ -206,6 +238,7 @@ def to_values(experiment: Experiment, parts: Split) -> dict[str, Any]:
         "method": describe(experiment.method),
         "audits": [describe(audit) for audit in experiment.audits],
         "references": experiment.references,
+        "population": experiment.population,
         "seed": experiment.seed,
     }
 
@@ -227,9 +260,9 @@ def as_reads(access: Mapping[Part, Count]) -> dict[str, dict[str, int]]:
     return {part: {"rows": count.rows, "reads": count.reads} for part, count in access.items()}
 
 
-def with_retraining(bill: Bill, references: Sequence[Forgotten]) -> Bill:
-    """Return a bill with the mean seconds of one retraining, if there was any."""
+def with_retraining(bill: Bill, references: Sequence[Member]) -> Bill:
+    """Return a bill with the mean seconds of one retraining, if there was any, and how many came from the cache."""
     if not references:
         return bill
-    mean = sum(reference.bill.seconds["total"] for reference in references) / len(references)
-    return replace(bill, seconds=bill.seconds | {"retrain": mean})
+    reused = sum(reference.reused for reference in references)
+    return replace(bill, seconds=bill.seconds | {"retrain": mean_seconds(references)}, reused=reused)

@@ -25,13 +25,18 @@ class Bill:
     """What forgetting cost."""
 
     seconds: dict[str, float]
-    """By stage, with ``total``, and ``retrain`` for the mean of one retraining if there was any."""
+    """By stage, with ``total``, and ``retrain`` for the mean of one retraining if there was any.
+
+    A model from the cache counts with the seconds that were measured when it was trained, perhaps on another machine.
+    """
     flops: int
     """Floating-point operations of forgetting."""
     epoch_equivalents: float | None
     """The same in passes, forward and backward, over the whole training set."""
     peak_memory_bytes: int
     """The most memory in use by the process so far (on a GPU: on it)."""
+    reused: int = 0
+    """How many of the retrained models came from the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,8 @@ class Runtime:
     """
 
     fabric: Fabric
+    precision: Precision = "32-true"
+    """As the fabric was opened with."""
     seed: int = 0
     progress: Progress = silent
     cost: Cost = field(default_factory=Cost)
@@ -174,7 +176,7 @@ def open_runtime(
     if kind == "auto":
         kind = "cuda" if available else "cpu"
     fabric = Fabric(accelerator=kind, devices=[int(number or 0)] if kind == "cuda" else 1, precision=precision)
-    return Runtime(fabric=fabric, seed=seed, progress=progress)
+    return Runtime(fabric=fabric, precision=precision, seed=seed, progress=progress)
 
 
 def batch_starts(rows: int, size: int) -> list[int]:

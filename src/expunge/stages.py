@@ -7,15 +7,26 @@ from typing import Any
 
 from torch import nn
 
+from expunge.cache import Cache
 from expunge.case import Audit, Dataset, Method, open_case
 from expunge.checkpoint import Checkpoint, load_model, save_model
 from expunge.data import Data, Request, Split, split
-from expunge.errors import DataError
-from expunge.experiment import as_reads, entry, judge, request_values, train
+from expunge.errors import DataError, ModelError
+from expunge.experiment import (
+    Experiment,
+    as_reads,
+    entry,
+    judge,
+    recipe_for,
+    request_values,
+    train,
+    with_retraining,
+)
 from expunge.files import check_free, new_folder, write_text
 from expunge.forgetting import Forgotten, run_method
 from expunge.methods.retrain import Retrain
 from expunge.network import Network, architecture, rebuild
+from expunge.population import HERE, Member, Recipe, Workers, grow
 from expunge.result import Record, Result, read
 from expunge.runtime import Runtime
 from expunge.settings import describe, from_mapping, to_mapping
@@ -116,19 +127,29 @@ def audit_folders(
     runtime: Runtime,
     *,
     overwrite: bool,
+    references: int = 0,
+    cache: Cache | None = None,
+    workers: Workers = HERE,
 ) -> Result:
     """Audit an unlearned model beside its original and retrained models, and write the result.
 
-    Cost and reads are those in the unlearned folder's ``forget.json``, and None if it has none.
+    Cost and reads are those in the unlearned folder's ``forget.json``, and None if it has none. So many further
+    `references` are trained as the original was, or found in the cache.
 
     Raises:
         ExpungeError: Something that the caller can put right; nothing is written.
     """
     check_free(out, overwrite=overwrite)
-    original, unlearned, *retrained = (load_model(path) for path in (original_dir, unlearned_dir, *retrained_dirs))
-    parts = split(load_for(original, dataset), request)
+    original, unlearned, *given = (load_model(path) for path in (original_dir, unlearned_dir, *retrained_dirs))
+    data = load_for(original, dataset)
+    parts = split(data, request)
+    grown: list[Member] = []
+    if references:
+        recipe = _recipe(original, original_dir, dataset, data, parts)
+        grown = grow(recipe, references, runtime, cache=cache, workers=workers)
+    retrained = [*(other.model for other in given), *(member.model for member in grown)]
     record = read(Record, unlearned_dir / RECORD) if (unlearned_dir / RECORD).exists() else None
-    case = open_case(parts, original.model, unlearned.model, [other.model for other in retrained], runtime)
+    case = open_case(parts, original.model, unlearned.model, retrained, runtime)
     told: dict[str, Any] = {
         "dataset": describe(dataset),
         "network": {"name": architecture(original.model)},
@@ -146,9 +167,37 @@ def audit_folders(
         )
     result = judge(case, audits, told, pictures=record.images if record else ())
     if record:
-        result = replace(result, cost=record.cost, access=record.access)
+        result = replace(result, cost=with_retraining(record.cost, grown), access=record.access)
     write_text(out, result.to_json(), overwrite=overwrite)
     return result
+
+
+def _recipe(original: Checkpoint, path: Path, dataset: Dataset, data: Data, parts: Split) -> Recipe:
+    recorded = original.about.get("training")
+    if recorded is None:
+        raise ModelError(f"expected a model whose training is known, to train others like it, got {path} without")
+    training = from_mapping(Training, recorded)
+    method = Retrain(training=training)
+    return Recipe(network=original.model, dataset=dataset, data=data, parts=parts, training=training, method=method)
+
+
+def population_of(
+    experiment: Experiment, count: int, unlearned: int, runtime: Runtime, *, cache: Cache, workers: Workers
+) -> tuple[list[Member], list[Member]]:
+    """Return an experiment's first retrained models and unlearned models, made now where the cache has them not.
+
+    Raises:
+        ExpungeError: Something that the caller can put right.
+    """
+    runtime = runtime.fresh(seed=experiment.seed)
+    data = experiment.dataset.load()
+    with runtime.seeded("train/init"):
+        network = experiment.network.build(data)
+    recipe = recipe_for(experiment, network, data, split(data, experiment.request))
+    return (
+        grow(recipe, count, runtime, cache=cache, workers=workers),
+        grow(replace(recipe, method=experiment.method), unlearned, runtime, cache=cache, workers=workers),
+    )
 
 
 def load_for(checkpoint: Checkpoint, dataset: Dataset) -> Data:

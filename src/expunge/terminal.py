@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from expunge.cache import Listed
     from expunge.finding import Finding
     from expunge.result import Result
 
@@ -76,6 +77,25 @@ def findings_table(result: "Result") -> Table:
             *(number(value) for value in (finding.original, finding.unlearned, finding.retrained)),
             judged(finding),
         )
+    return table
+
+
+def population_table(entries: Sequence["Listed"]) -> Table:
+    """Return the models of the cache at a width of 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in ("model", "data set", "network", "method", "request"):
+        table.add_column(column, overflow="fold")
+    for column in ("seed", "seconds"):
+        table.add_column(column, justify="right")
+    for listed in entries:
+        if listed.entry is None:
+            table.add_row(listed.name[:8], Text("damaged: will be made again", style="yellow"))
+            continue
+        key = listed.entry.key
+        request = key["request"] or {}
+        told = " ".join(f"{what} {', '.join(map(str, items[:4]))}" for what, items in request.items() if items)
+        names = [str(key[part]["name"]) for part in ("dataset", "network", "method")]
+        table.add_row(listed.name[:8], *names, told, str(key["seed"]), f"{listed.entry.seconds:.2f}")
     return table
 
 

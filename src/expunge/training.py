@@ -94,7 +94,11 @@ def fit(
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     """Return the optimiser of the weights that are not frozen."""
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    return optimizer_of([weight for weight in model.parameters() if weight.requires_grad], training)
+
+
+def optimizer_of(weights: list[Tensor], training: Training) -> torch.optim.Optimizer:
+    """Return the optimiser of these weights."""
     match training.optimizer:
         case "sgd":
             return torch.optim.SGD(

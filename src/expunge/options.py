@@ -1,0 +1,93 @@
+"""What all commands share: options, and how to speak. Imports nothing heavy until a command runs."""
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from expunge.cache import Cache
+    from expunge.population import Workers
+    from expunge.runtime import Runtime
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Machine")]
+PrecisionOption = Annotated[
+    str, typer.Option(help="32-true, bf16-mixed, 16-mixed or 64-true.", rich_help_panel="Machine")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of all random streams.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; dots reach into tables.")
+]
+DataOption = Annotated[str, typer.Option(help="Data set; see `expunge list datasets`.")]
+ClassesOption = Annotated[
+    list[str] | None, typer.Option(help="Classes to forget, by index or name, separated by commas.")
+]
+RowsOption = Annotated[str | None, typer.Option(help="Single training rows to forget, separated by commas.")]
+NoCacheOption = Annotated[
+    bool, typer.Option("--no-cache", help="Train all retrained models anew; neither read nor fill the cache.")
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(help="Processes that train models side by side, one thread each.", rich_help_panel="Machine"),
+]
+BackendOption = Annotated[str, typer.Option(help="Where --jobs run: local or ray.", rich_help_panel="Machine")]
+RequireOption = Annotated[
+    str | None, typer.Option(metavar="LEVEL", help="Exit with 1 unless the result reaches this level (L0 to L4).")
+]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where and how to speak: results on stdout, everything else on stderr."""
+
+    quiet: bool
+    as_json: bool
+
+    @property
+    def out(self) -> Console:
+        """The console for results."""
+        return Console(soft_wrap=not sys.stdout.isatty())
+
+    def say(self, text: str) -> None:
+        """Print a line for a person."""
+        if not self.quiet and not self.as_json:
+            self.out.print(text, markup=False, highlight=False)
+
+    def table(self, table: Table) -> None:
+        """Print a table for a person."""
+        if not self.quiet and not self.as_json:
+            Console(width=None if sys.stdout.isatty() else 80).print(table)
+
+    def value(self, value: Any) -> None:
+        """Print a value for a machine."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+
+
+def runtime_of(context: typer.Context, device: str, precision: str, seed: int) -> "Runtime":
+    """Return the runtime of a command, with progress on stderr unless it must be silent."""
+    from expunge.runtime import open_runtime
+    from expunge.terminal import Bars
+
+    output: Output = context.obj
+    bars = Bars(Console(stderr=True), quiet=output.quiet or output.as_json)
+    return open_runtime(device=device, precision=precision, seed=seed, progress=bars)
+
+
+def cache_of(no_cache: bool) -> "Cache | None":
+    """Return the cache, unless none is wanted."""
+    from expunge.cache import Cache
+
+    return None if no_cache else Cache.default()
+
+
+def workers_of(jobs: int | None, backend: str) -> "Workers":
+    """Return who trains."""
+    from expunge.population import Workers, as_backend
+
+    return Workers(jobs=jobs, backend=as_backend(backend))
