@@ -167,7 +167,7 @@ def invert(
     with _mismatch(frozen) as mismatches, runtime.stage("inversion", steps) as advance:
         for _ in range(steps):
             mismatches.clear()
-            with runtime.cost.step(("inversion", images.shape)):
+            with runtime.cost.step("inversion", len(images)):
                 loss = functional.cross_entropy(network(images), labels)
                 loss = loss + prior.total_variation * total_variation(images)
                 loss = loss + prior.mean_square * images.square().mean()
