@@ -31,7 +31,8 @@ def case_of(*models: nn.Module) -> Case:
 def test_statistics_are_those_that_torch_estimates() -> None:
     runtime = open_runtime(device="cpu")
     inputs = 5 + torch.randn(40, FEATURES, generator=torch.Generator().manual_seed(0))
-    model, expected = network(0), network(0)
+    model, expected = network(0).train(), network(0)
+    model(-inputs)  # statistics of its own, which must be forgotten
     order = torch.randperm(40, generator=runtime.generator("batch_norm/order"))
     update_bn([inputs[chosen] for chosen in torch.split(order, 10)], expected)
     found = reestimated(model, TensorRows(inputs, torch.zeros(40, dtype=torch.int64)), runtime, 10)

@@ -1,10 +1,12 @@
 """Query: pairs counted one by one, and answers that are alike or not."""
 
+import math
+
 import pytest
 import torch
 
 from cases import CLASSES, by_name, make_case, make_labels, make_logits, permuted, random_case, row_case, state
-from expunge.audits.query import Query, paired_auc, separation
+from expunge.audits.query import Query, paired_auc, separation, spread
 
 
 def counted(scores: list[float], positive: list[bool], groups: list[int]) -> float:
@@ -48,6 +50,14 @@ def test_the_forgotten_output_is_of_no_matter() -> None:
     found = by_name(Query()(make_case(labels, logits, masked)))["query/auc"]
     assert found.original is not None
     assert found.unlearned == found.original
+
+
+def test_a_spread_does_not_tell_which_classes_it_is_over() -> None:
+    found = spread(torch.tensor([[1.0, 3.0, 2.0], [3.0, 2.0, 1.0], [0.0, 900.0, 0.0]]))
+    expected = [value - math.log(math.e + math.e**2 + math.e**3) for value in (3, 2, 1)]
+    assert found[0].tolist() == pytest.approx(expected)
+    assert found[1].tolist() == pytest.approx(expected)
+    assert found[2].tolist() == [0, -100, -100]
 
 
 def test_one_row_of_a_kind_is_too_few() -> None:

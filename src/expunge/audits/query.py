@@ -96,11 +96,15 @@ def separation(
     kinds = torch.arange(len(logits)) < len(forgotten)
     order = torch.from_numpy(np.lexsort((*logits.numpy().T, kinds.numpy())).copy())
     logits, kinds = logits[order], kinds[order]
-    spread = logits.double().log_softmax(dim=1).sort(dim=1, descending=True).values.clamp(min=-100)
     folds = StratifiedKFold(min(5, len(forgotten), len(kept)), shuffle=True, random_state=seed)
     model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
-    scores = cross_val_predict(model, spread.numpy(), kinds.numpy(), cv=folds, method="decision_function")
+    scores = cross_val_predict(model, spread(logits).numpy(), kinds.numpy(), cv=folds, method="decision_function")
     return paired_auc(torch.as_tensor(scores), kinds, logits.argmax(dim=1))
+
+
+def spread(logits: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows classes"]:
+    """Return the logarithms of each row's softmax distribution from high to low, none below -100."""
+    return logits.double().log_softmax(dim=1).sort(dim=1, descending=True).values.clamp(min=-100)
 
 
 def paired_auc(
