@@ -12,6 +12,7 @@ from conftest import TRAINING, Toy
 from expunge import ExpungeError, Forgotten, audit, forget, render
 from expunge.errors import ModelError, RequestError
 from expunge.methods.retrain import Retrain
+from expunge.methods.unsir import Unsir
 
 
 class Plain(nn.Module):
@@ -54,11 +55,12 @@ def accuracy(model: nn.Module, data: TensorDataset, index: int) -> float:
 
 def test_a_stranger_forgets_a_class_from_a_loader(toy: Toy, plain: Plain) -> None:
     before = copy.deepcopy(plain)
-    made = forget(plain, DataLoader(tensors(toy, "train"), batch_size=8), classes=[2], device="cpu")
+    method = Unsir(impair_epochs=4)  # thirty rows a step of a network without normalisation: one pass is too short
+    made = forget(plain, DataLoader(tensors(toy, "train"), batch_size=8), classes=[2], method=method, device="cpu")
     assert isinstance(made, Forgotten)
     assert made.access["forget"].reads == 0
     assert accuracy(plain, tensors(toy, "test"), 2) > 0.8
-    assert accuracy(made.model, tensors(toy, "test"), 2) < 0.3
+    assert accuracy(made.model, tensors(toy, "test"), 2) <= 0.1
     for key, value in before.state_dict().items():
         assert torch.equal(plain.state_dict()[key], value), key
 
