@@ -9,9 +9,14 @@ from annotated_types import Ge
 from torch import nn
 
 from expunge.audits.accuracy import Accuracy
+from expunge.audits.head import Head
+from expunge.audits.information import Information
 from expunge.audits.membership import Membership
 from expunge.audits.prediction import Prediction
+from expunge.audits.probe import Probe
+from expunge.audits.prototypes import Prototypes
 from expunge.audits.relearning import Relearning
+from expunge.audits.similarity import Similarity
 from expunge.audits.weights import Weights
 from expunge.case import Audit, Case, Dataset, Method, open_case
 from expunge.checkpoint import load_model, save_model
@@ -29,7 +34,18 @@ from expunge.runtime import Runtime
 from expunge.settings import build, describe, from_mapping, settings, to_mapping
 from expunge.training import Training, fit
 
-DEFAULT_AUDITS: tuple[Audit, ...] = (Accuracy(), Prediction(), Membership(), Relearning(), Weights())
+DEFAULT_AUDITS: tuple[Audit, ...] = (
+    Accuracy(),
+    Prediction(),
+    Membership(),
+    Probe(),
+    Prototypes(),
+    Similarity(),
+    Information(),
+    Head(),
+    Relearning(),
+    Weights(),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
