@@ -16,6 +16,7 @@ from expunge.runtime import open_runtime
 
 CLASSES = 4
 FEATURES = 3
+WIDTHS = {"early": 5, "head": 6}
 SIZES: dict[Part, int] = {"retain": 60, "forget": 30, "retain_test": 24, "forget_test": 12}
 Logits = Mapping[Part, Tensor]
 Labels = Mapping[Part, Tensor]
@@ -83,6 +84,35 @@ def random_case(sizes: Mapping[Part, int] = SIZES, *, references: int = 4, reque
     return make_case(labels, logits[0], logits[1], logits[2:], request=request)
 
 
+def featured_case(
+    references: int = 4, sizes: Mapping[Part, int] = SIZES, *, same: bool = False, request: Request | None = None
+) -> Case:
+    """Return a case whose models have random features at two depths, around a point for each class.
+
+    Every model has points of its own, or with `same` all but the unlearned have the original's.
+    """
+    labels = make_labels(sizes)
+    logits = [make_logits(labels, seed) for seed in range(2 + references)]
+    models = [nn.Linear(WIDTHS["head"], CLASSES) for _ in logits]
+    case = make_case(labels, logits[0], logits[1], logits[2:], models=models, request=request)
+
+    def with_features(evidence: Evidence, seed: int) -> Evidence:
+        own = torch.Generator().manual_seed(0 if same and seed != 1 else 100 + seed)
+        noise = torch.Generator().manual_seed(200 + seed)
+        points = {depth: 0.7 * torch.randn(CLASSES, width, generator=own) for depth, width in WIDTHS.items()}
+        features = {
+            depth: {
+                part: points[depth][values] + torch.randn(len(values), width, generator=noise)
+                for part, values in labels.items()
+            }
+            for depth, width in WIDTHS.items()
+        }
+        return replace(evidence, features=features, feature_labels=labels)
+
+    original, unlearned, *retrained = (with_features(one, seed) for seed, one in enumerate(case.models))
+    return replace(case, original=original, unlearned=unlearned, retrained=tuple(retrained))
+
+
 def row_case(references: int = 4) -> Case:
     """Return a case of random logits whose request is of single rows of all classes: no test row is to be forgotten."""
     labels = make_labels(SIZES | {"forget_test": 0})
@@ -101,6 +131,11 @@ def permuted(case: Case) -> Case:
             evidence,
             logits={part: evidence.logits[part][orders[part]] for part in PARTS},
             labels={part: evidence.labels[part][orders[part]] for part in PARTS},
+            features={
+                depth: {part: values[part][orders[part]] for part in PARTS}
+                for depth, values in evidence.features.items()
+            },
+            feature_labels={part: values[orders[part]] for part, values in evidence.feature_labels.items()},
         )
 
     return replace(
@@ -135,4 +170,5 @@ def state(case: Case) -> list[object]:
         found.append([(weight.grad is None, weight.requires_grad) for weight in model.parameters()])
         found.append([module.training for module in model.modules()])
         found.append({part: (evidence.logits[part].tolist(), evidence.labels[part].tolist()) for part in PARTS})
+        found.append({depth: [values[part].tolist() for part in PARTS] for depth, values in evidence.features.items()})
     return found

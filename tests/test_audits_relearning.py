@@ -146,7 +146,7 @@ def test_steps_area_and_index_of_known_curves(monkeypatch: pytest.MonkeyPatch) -
     assert index.original == 0
     assert index.unlearned == pytest.approx((2 / 3.5 + 2 / 4 + 2 / 3.5) / 3)
     assert index.retrained == pytest.approx((4 / 3.5 + 3 / 4 + 4 / 3.5) / 3)
-    assert area.inside is False
+    assert area.inside is True
     assert (area.level, index.level, steps.level) == (3, 3, None)
 
 

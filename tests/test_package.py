@@ -14,7 +14,19 @@ import expunge
 SOURCE = Path(expunge.__file__).parent
 ALLOWED = {
     "methods": {"data", "rows", "runtime", "settings", "training", "network", "errors", "methods"},
-    "audits": {"case", "data", "errors", "finding", "rows", "runtime", "settings", "training", "network", "audits"},
+    "audits": {
+        "case",
+        "data",
+        "errors",
+        "finding",
+        "rows",
+        "runtime",
+        "settings",
+        "training",
+        "network",
+        "taps",
+        "audits",
+    },
     "datasets": {"data", "rows", "settings", "errors"},
     "networks": {"networks"},
     "report": {"result", "finding", "errors", "report"},

@@ -2,19 +2,26 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from expunge.data import PARTS, Access, Data, Part, Split
+from expunge.data import PARTS, Access, Data, Part, Split, choose
 from expunge.errors import ModelError
 from expunge.finding import Finding, Ideal, Interval, Series, finding
+from expunge.rows import Indices
 from expunge.runtime import Runtime
-from expunge.training import predict
+from expunge.taps import HEAD, find_taps
+from expunge.training import observe
+
+FEATURE_ROWS = 5000
+"""The most rows of each part that features are kept of: as many of each class, drawn once for all models."""
+Features = Mapping[Part, Float[Tensor, "kept _"]]
 
 
 @runtime_checkable
@@ -56,6 +63,12 @@ class Evidence:
     logits: Mapping[Part, Float[Tensor, "rows classes"]]
     """On the CPU, in the order of the rows; an empty part has no rows."""
     labels: Mapping[Part, Int64[Tensor, " rows"]]
+    features: Mapping[str, Features] = field(default_factory=dict)
+    """By depth, from the input to ``head``, what the head reads; of at most `FEATURE_ROWS` rows of every part."""
+    feature_labels: Mapping[Part, Int64[Tensor, " kept"]] = field(default_factory=dict)
+    """Labels of the rows that there are features of."""
+    blind: str | None = None
+    """Why there are no features."""
 
     def probabilities(self, part: Part) -> Float[Tensor, "rows classes"]:
         """Return the softmax of a part's logits."""
@@ -116,6 +129,17 @@ class Case:
     def missing(self, part: Part) -> str | None:
         """Return a note that the part has no rows, or None if it has some."""
         return None if len(self.original.labels[part]) else f"no rows in {part}"
+
+    @property
+    def depths(self) -> tuple[str, ...]:
+        """Return the depths that all models have features of, the input of the head last."""
+        return tuple(name for name in self.original.features if all(name in one.features for one in self.models))
+
+    def unseen(self, *parts: Part) -> str | None:
+        """Return a note that there are no features of what the head reads, or no rows in a part; else None."""
+        if HEAD not in self.depths:
+            return "no features: " + next((one.blind for one in self.models if one.blind), "a model gave none")
+        return next((missing for part in parts if (missing := self.missing(part))), None)
 
     def beside_retrained(
         self, distance: Callable[[Evidence, Sequence[Evidence]], float]
@@ -183,17 +207,46 @@ def _gather(name: str, model: nn.Module, split: Split, runtime: Runtime) -> Evid
     classes = len(split.label_names)
     logits: dict[Part, Tensor] = {}
     labels: dict[Part, Tensor] = {}
+    kept: dict[Part, Indices] = {}
+    features: dict[str, dict[Part, Tensor]] = {}
+    try:
+        taps, blind = find_taps(model, classes), None
+    except ModelError as error:
+        taps, blind = (), str(error)
     for part in PARTS:
+        kept[part] = _keep(split, part, runtime)
         if len(split[part]) == 0:
             logits[part], labels[part] = torch.zeros(0, classes), torch.zeros(0, dtype=torch.int64)
             continue
-        logits[part], labels[part] = predict(model, split[part], runtime)
+        observed = observe(model, split[part], runtime, taps, kept[part])
+        logits[part], labels[part] = observed.logits, observed.labels
+        for tap, values in observed.features.items():
+            features.setdefault(tap, {})[part] = values
         if logits[part].ndim != 2 or logits[part].shape[1] != classes:
             shape = tuple(logits[part].shape)
             raise ModelError(f"expected logits (rows, {classes}) of the {name} model, got {shape}")
-        if not logits[part].isfinite().all():
+        if not all(values.isfinite().all() for values in (logits[part], *observed.features.values())):
             raise ModelError(f"expected finite logits of the {name} model on {part}, got NaN or infinity")
-    return Evidence(model=model, logits=logits, labels=labels)
+    filled = [part for part in PARTS if len(split[part])]
+    return Evidence(
+        model=model,
+        logits=logits,
+        labels=labels,
+        features={
+            tap: {part: found[part] if part in filled else next(iter(found.values()))[:0] for part in PARTS}
+            for tap, found in features.items()
+            if all(part in found for part in filled)
+        },
+        feature_labels={part: labels[part][torch.from_numpy(kept[part])] for part in PARTS},
+        blind=blind,
+    )
+
+
+def _keep(split: Split, part: Part, runtime: Runtime) -> Indices:
+    labels = split[part].labels
+    if len(labels) <= FEATURE_ROWS:
+        return np.arange(len(labels))
+    return choose(labels, max(1, FEATURE_ROWS // len(np.unique(labels))), runtime.generator(f"evidence/{part}"))
 
 
 def _floats(values: Sequence[float]) -> tuple[float, ...]:

@@ -166,10 +166,16 @@ def split(data: Data, request: Request) -> Split:
 
 def subset(rows: Rows, per_class: int, generator: torch.Generator) -> Rows:
     """Return a random choice of at most `per_class` rows of every class, without reading any."""
-    order = torch.randperm(len(rows), generator=generator).numpy()
-    labels = rows.labels[order]
-    chosen = [order[labels == index][:per_class] for index in np.unique(labels)]
-    return TakenRows(rows, np.sort(np.concatenate(chosen)))
+    return TakenRows(rows, choose(rows.labels, per_class, generator))
+
+
+def choose(
+    labels: Int64[np.ndarray, " rows"], per_class: int, generator: torch.Generator
+) -> Int64[np.ndarray, " chosen"]:
+    """Return the indices, in ascending order, of a random choice of at most `per_class` rows of every class."""
+    order = torch.randperm(len(labels), generator=generator).numpy()
+    ordered = labels[order]
+    return np.sort(np.concatenate([order[ordered == index][:per_class] for index in np.unique(ordered)]))
 
 
 @dataclass(frozen=True)

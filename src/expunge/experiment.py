@@ -11,13 +11,18 @@ from torch import nn
 from expunge.audits.accuracy import Accuracy
 from expunge.audits.batch_norm import BatchNorm
 from expunge.audits.few_shot import FewShot
+from expunge.audits.head import Head
 from expunge.audits.head_bias import HeadBias
+from expunge.audits.information import Information
 from expunge.audits.inversion import Inversion
 from expunge.audits.membership import Membership
 from expunge.audits.prediction import Prediction
+from expunge.audits.probe import Probe
+from expunge.audits.prototypes import Prototypes
 from expunge.audits.quantization import Quantization
 from expunge.audits.query import Query
 from expunge.audits.relearning import Relearning
+from expunge.audits.similarity import Similarity
 from expunge.audits.weight_noise import WeightNoise
 from expunge.audits.weights import Weights
 from expunge.cache import Cache
@@ -43,6 +48,11 @@ DEFAULT_AUDITS: tuple[Audit, ...] = (
     Accuracy(),
     Prediction(),
     Membership(),
+    Probe(),
+    Prototypes(),
+    Similarity(),
+    Information(),
+    Head(),
     HeadBias(),
     Quantization(),
     BatchNorm(),

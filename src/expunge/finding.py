@@ -10,6 +10,13 @@ from scipy import stats
 
 Ideal = Literal["retrained", "lower", "higher"]
 Interval = tuple[float, float]
+ALPHA = 0.05
+"""How often at most a retrained model may fall outside any band at all."""
+JUDGED = 30
+"""The most findings that count for a level in one result of the default audits."""
+CONFIDENCE = 1 - ALPHA / JUDGED
+"""Confidence of one band, so that all of them together have one of 1 - `ALPHA` (Bonferroni)."""
+UNINFORMATIVE = "not informative here: the original is in the band too, so it cannot tell forgetting from doing nothing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +56,8 @@ class Finding:
     note: str | None = None
     """Why a number is missing or must be read with care."""
     series: Series | None = None
+    informative: bool | None = None
+    """Whether the original is outside the band: else the number cannot tell forgetting from doing nothing."""
 
 
 def finding(
@@ -90,29 +99,38 @@ def finding(
         notes.append("no reference")
     elif level is not None and len(retrained) < references:
         notes.append(f"too few references for a band ({len(retrained)}): give at least {references} retrained models")
+    if level is None:
+        band = None
+    informative = None if original is None or band is None else not band[0] <= original <= band[1]
+    if informative is False:
+        notes.append(UNINFORMATIVE)
     return Finding(
         name=name,
         level=level,
         original=original,
         unlearned=unlearned,
         retrained=float(np.mean(known)) if known and complete else None,
-        band=band if level is not None else None,
-        inside=band[0] <= unlearned <= band[1] if level is not None and band and unlearned is not None else None,
+        band=band,
+        inside=band[0] <= unlearned <= band[1] if band and unlearned is not None else None,
         better=better,
         meaning=meaning,
         note="; ".join(notes) or None,
         series=series,
+        informative=informative,
     )
 
 
 def retrained_band(
     values: Sequence[float],
-    confidence: float = 0.99,
+    confidence: float = CONFIDENCE,
     *,
     limits: Interval = (-math.inf, math.inf),
     step: float = 0.0,
 ) -> Interval | None:
     """Return where the number of one more retrained model falls, with the given confidence.
+
+    A level takes all its findings inside, and a retrained model must pass: the default confidence is corrected for as
+    many findings as a result judges, and is the same for each, whichever other audits are run.
 
     The prediction interval of a normal sample, ``mean ± t(n - 1) s sqrt(1 + 1/n)``, stretched to one step beyond
     every value that was seen (models that agree to the row leave the next one a row), and cut off at the limits; see

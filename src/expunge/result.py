@@ -118,12 +118,13 @@ def read(kind: type[T], path: Path) -> T:
 def reached(findings: Sequence[Finding]) -> Level:
     """Return the highest level whose findings, and those of all levels below, are all inside their bands.
 
-    A level without findings, or with one that could not be judged, is not reached.
+    A level without findings, or with one that could not be judged, is not reached; nor is one where every band holds
+    the original too, so that doing nothing would pass.
     """
     level: Level = "none"
     for number, name in enumerate(LEVELS):
-        judged = [finding.inside for finding in findings if finding.level == number]
-        if not judged or not all(judged):
+        judged = [finding for finding in findings if finding.level == number]
+        if not all(finding.inside for finding in judged):
             break
         level = name
     return level

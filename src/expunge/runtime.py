@@ -90,17 +90,24 @@ class Runtime:
             processes is the mean over the batch.
         """
         generator = None if stream is None else self.generator(stream)
-        rank, world = self.fabric.global_rank, self.fabric.world_size
+        world = self.fabric.world_size
         chunks: list[Indices] = []
         for _ in range(epochs):
             order = (
                 np.arange(len(rows)) if generator is None else torch.randperm(len(rows), generator=generator).numpy()
             )
             chunks += np.array_split(order, batch_starts(len(rows), size)[1:])
-        shares = [chunk[rank::world] for chunk in chunks]
+        shares = [self._share(chunk) for chunk in chunks]
         loader = DataLoader(_Batches(rows), sampler=shares, batch_size=None, generator=torch.Generator())
         for (inputs, labels), chunk, share in zip(loader, chunks, shares, strict=True):
             yield inputs.to(self.device), labels.to(self.device), len(share) * world / len(chunk)
+
+    def shares(self, rows: int, size: int) -> list[Indices]:
+        """Return the indices of this process's share of every batch, for rows in order."""
+        return [self._share(chunk) for chunk in np.array_split(np.arange(rows), batch_starts(rows, size)[1:])]
+
+    def _share(self, chunk: Indices) -> Int64[np.ndarray, " share"]:
+        return chunk[self.fabric.global_rank :: self.fabric.world_size]
 
     def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Callable[[Tensor], Tensor], Any]:
         """Return the model and optimiser made ready to train here. The weights stay those of `model`."""
@@ -142,6 +149,18 @@ class Runtime:
         result = values.new_empty((rows, *values.shape[1:]))
         for process, owned in enumerate(owners):
             result[torch.from_numpy(owned)] = gathered[process][: len(owned)]
+        return result
+
+    def assemble(
+        self, values: Shaped[Tensor, "share ..."], places: Int64[np.ndarray, " share"], rows: int
+    ) -> Shaped[Tensor, "rows ..."]:
+        """Return the values of all processes, each put in its place, of so many rows that each have one value."""
+        result = values.new_zeros((rows, *values.shape[1:]))
+        result[torch.from_numpy(places)] = values
+        if self.fabric.world_size > 1:
+            summed = self.fabric.all_reduce(result, reduce_op="sum")
+            assert isinstance(summed, Tensor)  # noqa: S101
+            return summed
         return result
 
     @contextmanager

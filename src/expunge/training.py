@@ -1,8 +1,10 @@
 """Training and prediction: the only two loops over rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from annotated_types import Ge, Gt
 from jaxtyping import Float, Int64
@@ -10,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from expunge.errors import DivergedError
-from expunge.rows import Rows
+from expunge.rows import Indices, Rows
 from expunge.runtime import Runtime, count_batches
 from expunge.settings import settings
+from expunge.taps import Tap, tapped
 
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
@@ -129,7 +132,17 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-@torch.no_grad()
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What a model says of rows, on the CPU."""
+
+    logits: Float[Tensor, "rows classes"]
+    """Of all rows, in order."""
+    labels: Int64[Tensor, " rows"]
+    features: Mapping[str, Float[Tensor, "kept _"]]
+    """By tap, of the rows that were to be kept, in single precision."""
+
+
 def predict(
     model: nn.Module, rows: Rows, runtime: Runtime, *, batch_size: int = 512
 ) -> tuple[Float[Tensor, "rows classes"], Int64[Tensor, " rows"]]:
@@ -137,13 +150,56 @@ def predict(
 
     The model is left in the mode and on the device that it came in.
     """
+    observed = observe(model, rows, runtime, (), np.zeros(0, dtype=np.int64), batch_size=batch_size)
+    return observed.logits, observed.labels
+
+
+@torch.no_grad()
+def observe(
+    model: nn.Module,
+    rows: Rows,
+    runtime: Runtime,
+    taps: tuple[Tap, ...],
+    kept: Indices,
+    *,
+    batch_size: int = 512,
+) -> Observed:
+    """Return logits and labels of all rows and the features of some, from one pass in evaluation mode.
+
+    The model is left in the mode and on the device that it came in.
+
+    Args:
+        model: Returns logits (rows, classes).
+        rows: What to show it.
+        runtime: Where.
+        taps: Where to read features.
+        kept: Indices of the rows whose features are wanted, in ascending order; all others are dropped at once.
+        batch_size: Rows per pass, over all processes.
+    """
     was_training, home = model.training, device_of(model)
     network = runtime.place(model.eval())
-    logits, labels = [], []
-    for inputs, targets, _ in runtime.batches(rows, batch_size):
-        with runtime.cost.step("predict", len(inputs)):
-            logits.append(network(inputs).float())
-        labels.append(targets)
+    logits, labels, places = [], [], []
+    features: dict[str, list[Tensor]] = {tap.name: [] for tap in taps}
+    shares = runtime.shares(len(rows), batch_size)
+    with tapped(taps) as caught:
+        for (inputs, targets, _), share in zip(runtime.batches(rows, batch_size), shares, strict=True):
+            with runtime.cost.step("predict", len(inputs)):
+                logits.append(network(inputs).float())
+            labels.append(targets)
+            wanted = np.isin(share, kept)
+            places.append(np.searchsorted(kept, share[wanted]))
+            for name, values in caught.items():
+                if len(values) == len(share):
+                    features[name].append(values[torch.from_numpy(wanted).to(values.device)].cpu())
+            caught.clear()
     model.to(home).train(was_training)
     gathered = [runtime.gather(torch.cat(values), len(rows), batch_size).cpu() for values in (logits, labels)]
-    return gathered[0], gathered[1]
+    return Observed(
+        logits=gathered[0],
+        labels=gathered[1],
+        features={
+            name: runtime.assemble(torch.cat(values), np.concatenate(places), len(kept)).cpu()
+            for name, values in features.items()
+            if sum(map(len, values)) == sum(map(len, places))
+        },
+    )

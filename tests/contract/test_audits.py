@@ -39,7 +39,7 @@ def world() -> Toy:
 def case(world: Toy) -> Case:
     """Class 1 to forget, and a held-out retrained model in the place of the unlearned one."""
     parts = world.split(1)
-    models = [retrain(world.model, parts, TRAINING, world.runtime, number).model for number in range(1, 7)]
+    models = [retrain(world.model, parts, TRAINING, world.runtime, number).model for number in range(1, 10)]
     return open_case(parts, world.model, models[0], models[1:], world.runtime)
 
 
@@ -106,9 +106,12 @@ def test_without_a_reference_it_says_so(case: Case, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in AUDITS if find("audits", name).level is not None])
-def test_doing_nothing_fails(case: Case, name: str) -> None:
-    nothing = replace(case, unlearned=case.original)
-    assert not passes(make(name)(nothing))
+def test_doing_nothing_fails_or_is_said_to_be_beyond_the_audit(case: Case, name: str) -> None:
+    judged = [found for found in make(name)(replace(case, unlearned=case.original)) if found.level is not None]
+    assert judged
+    assert not passes(judged) or all(
+        found.informative is False and "not informative here" in (found.note or "") for found in judged
+    )
 
 
 @pytest.mark.parametrize("logit", [-5.0, -30.0, -1000.0])
@@ -121,6 +124,8 @@ def test_hiding_the_logit_passes_the_accuracies_and_comes_back(case: Case, world
     assert recovers(make("few_shot")(hidden))
     assert recovers(make("head_bias")(hidden))
     assert recovers(make("inversion")(hidden))
+    assert not passes(make("similarity")(hidden))
+    assert not passes(make("head")(hidden))
 
 
 def passes(findings: list[Finding]) -> bool:
