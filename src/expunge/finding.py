@@ -12,7 +12,7 @@ Ideal = Literal["retrained", "lower", "higher"]
 Interval = tuple[float, float]
 ALPHA = 0.05
 """How often at most a retrained model may fall outside any band at all."""
-JUDGED = 30
+JUDGED = 36
 """The most findings that count for a level in one result of the default audits."""
 CONFIDENCE = 1 - ALPHA / JUDGED
 """Confidence of one band, so that all of them together have one of 1 - `ALPHA` (Bonferroni)."""

@@ -124,7 +124,7 @@ def reached(findings: Sequence[Finding]) -> Level:
     level: Level = "none"
     for number, name in enumerate(LEVELS):
         judged = [finding for finding in findings if finding.level == number]
-        if not all(finding.inside for finding in judged):
+        if not all(finding.inside for finding in judged) or all(finding.informative is False for finding in judged):
             break
         level = name
     return level
