@@ -24,6 +24,9 @@ Compare = Callable[[Sequence[Evidence], Sequence[Evidence]], float]
 """A number of the first models beside the second; the second are retrained."""
 COMMAND = "list the audit and population = N in an experiment, and `expunge population build EXPERIMENT.toml`"
 
+CONFIDENCE = 0.99
+"""Of one band: audits of populations are few, and are asked for by name."""
+
 
 def compared(
     case: Case,
@@ -76,7 +79,7 @@ def compared(
             mixed.append(compare(*_draw([*unlearned, *retrained], size, generator)))
         number = fmean(numbers)
         notes.append(f"{size} models against {size}; retrained is one half of the retrained models against the other")
-    band = retrained_band(mixed, limits=limits)
+    band = retrained_band(mixed, CONFIDENCE, limits=limits)
     if band is not None and better != "retrained":
         most = limits[1] if math.isfinite(limits[1]) else max(band[1], number or 0.0)
         band = (limits[0], band[1]) if better == "lower" else (band[0], most)
