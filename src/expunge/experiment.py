@@ -202,6 +202,7 @@ def run(
             access=forgotten.access,
             pictures=forgotten.pictures,
         )
+        result = replace(result, rows={part: len(parts[part]) for part in PARTS})  # as the method was told of them
         (folder / "result.json").write_text(result.to_json(), encoding="utf-8")
         (folder / "report.html").write_text(render(result), encoding="utf-8")
     return result
