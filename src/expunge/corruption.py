@@ -31,13 +31,13 @@ class Corrupted:
     """As it was, but for the manipulated training rows."""
     rows: Indices
     """Indices of the manipulated training rows, in ascending order."""
-    known: Indices
+    known: Int64[np.ndarray, " known"]
     """Those of them that a method is told of, in ascending order."""
     truth: Labels
     """The labels of the manipulated rows before, in the order of `rows`."""
 
     @classmethod
-    def of(cls, data: Data, train: Rows, rows: Indices, *, known: Indices) -> Self:
+    def of(cls, data: Data, train: Rows, rows: Indices, *, known: Int64[np.ndarray, " known"]) -> Self:
         """Return the data with other training rows, of which only these differ from the data's."""
         return cls(data=replace(data, train=train), rows=rows, known=known, truth=data.train.labels[rows])
 
@@ -93,12 +93,12 @@ def make_task(data: Data, request: Request, corruption: Corruption | None, runti
     return Task(data=corrupted.data, asked=asked, whole=whole, corrupted=corrupted)
 
 
-def draw(rows: Indices, count: int, generator: torch.Generator) -> Indices:
+def draw(rows: Indices, count: int, generator: torch.Generator) -> Int64[np.ndarray, " drawn"]:
     """Return a random choice of so many of the rows, in ascending order."""
     return np.sort(rows[torch.randperm(len(rows), generator=generator).numpy()[:count]])
 
 
-def draw_share(rows: Indices, share: float, generator: torch.Generator) -> Indices:
+def draw_share(rows: Indices, share: float, generator: torch.Generator) -> Int64[np.ndarray, " drawn"]:
     """Return a random choice of a share of the rows, at least one, in ascending order.
 
     Raises:
