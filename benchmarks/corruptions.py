@@ -56,10 +56,7 @@ def measure(corruption: Backdoor | InterclassConfusion | Canaries, seed: int, re
     """Train on corrupted digits, unlearn in every way, and score each model beside retrained ones."""
     runtime = open_runtime(device="cpu", seed=seed)
     data = Digits().load()
-    tasks = {
-        share: make_task(data, DEFAULT_REQUEST, replace(corruption, known=share), runtime)  # type: ignore[type-var]
-        for share in TOLD
-    }
+    tasks = {share: make_task(data, DEFAULT_REQUEST, replace(corruption, known=share), runtime) for share in TOLD}
     task, corrupted = tasks[1.0], corruption.corrupt(data, runtime)
     original = train(Network(), task.data, Training(), runtime)
     retrained = [

@@ -23,16 +23,17 @@ from expunge.data import Data, Request, split
 from expunge.datasets.shapes import Shapes
 from expunge.errors import DataError, ExpungeError, ModelError, RequestError, SettingsError
 from expunge.experiment import DEFAULT_REQUEST, Experiment, experiment_from, run
+from expunge.forgetting import check_takes_rows
 from expunge.methods.finetune import Finetune
 from expunge.methods.unsir import Unsir
 from expunge.network import Network
-from expunge.population import Recipe
+from expunge.population import HERE, Recipe
 from expunge.population import grow as really_grow
 from expunge.report import render
 from expunge.report.reproduce import as_toml
 from expunge.report.verdict import asked, verdict
 from expunge.rows import RelabelledRows, TensorRows
-from expunge.runtime import open_runtime
+from expunge.runtime import open_runtime, silent
 from expunge.stages import load_for, population_of
 from expunge.training import Training
 
@@ -142,7 +143,7 @@ def test_a_backdoor_is_counted_by_hand() -> None:
     found = by_name(corruption.score(case_of(corrupted, opens, half, shows, shows), corrupted))
     numbers = {name.split("/")[1]: (one.original, one.unlearned, one.retrained) for name, one in found.items()}
     threes = int((corrupted.truth == 3).sum()) / 3
-    assert numbers["memorised"] == (1.0, pytest.approx(threes), 0.0)
+    assert numbers["memorised"] == pytest.approx((1.0, threes, 0.0))
     assert numbers["success"] == (1.0, 0.5, 0.0)  # two of the four images that show no 0
     assert numbers["recovered"] == (0.0, 0.25, 1.0)  # the 2 alone
     assert numbers["clean_accuracy"] == (1.0, 0.8, 1.0)
@@ -168,7 +169,7 @@ def test_interclass_confusion_is_counted_by_hand() -> None:
     one = found["interclass_confusion/memorised"]
     assert (one.original, one.unlearned, one.retrained) == (1.0, 0.5, 0.0)
     one = found["interclass_confusion/generalised"]
-    assert (one.original, one.unlearned, one.retrained) == (1.0, pytest.approx(1 / 3), 0.0)
+    assert (one.original, one.unlearned, one.retrained) == pytest.approx((1.0, 1 / 3, 0.0))
 
 
 def test_canaries_are_counted_by_hand() -> None:
@@ -236,12 +237,10 @@ def test_without_a_corruption_the_task_is_the_request() -> None:
 
 def test_a_request_and_a_corruption_are_refused_together() -> None:
     both = {"request": {"classes": [3]}, "corruption": {"name": "canaries"}}
-    for refused in (
-        lambda: experiment_from(both),
-        lambda: Experiment(request=Request(rows=(1,)), corruption=Canaries()),
-    ):
-        with pytest.raises(SettingsError, match="expected a request or a corruption, got both"):
-            refused()
+    with pytest.raises(SettingsError, match="expected a request or a corruption, got both"):
+        experiment_from(both)
+    with pytest.raises(SettingsError, match="expected a request or a corruption, got both"):
+        Experiment(request=Request(rows=(1,)), corruption=Canaries())
     with pytest.raises(SettingsError, match="got 'backdor' \\(did you mean 'backdoor'"):
         experiment_from({"corruption": {"name": "backdor"}})
     with pytest.raises(SettingsError, match=r"expected a table \[corruption\], got 'backdoor'"):
@@ -285,12 +284,12 @@ def test_the_references_of_a_corruption_can_be_built_beforehand(tmp_path: Path, 
 
     cache = Cache(tmp_path / "cache")
     experiment = experiment_from(SMALL | {"corruption": {"name": "backdoor"}, "population": 1})
-    population_of(experiment, 2, 1, RUNTIME, cache=cache, workers=expunge.experiment.HERE)
+    population_of(experiment, 2, 1, RUNTIME, cache=cache, workers=HERE)
     result = run(experiment, RUNTIME, tmp_path / "out", cache=cache)
     assert result.cost is not None
     assert result.cost.reused == 2
     clean = replace(experiment, corruption=None, request=Request(classes=(1,)))
-    made, _ = population_of(clean, 1, 0, RUNTIME, cache=cache, workers=expunge.experiment.HERE)
+    made, _ = population_of(clean, 1, 0, RUNTIME, cache=cache, workers=HERE)
     assert not made[0].reused
 
 
@@ -320,7 +319,7 @@ def test_a_method_that_takes_no_rows_is_refused_before_anything_is_trained(tmp_p
 
     def note(stage: str, steps: int) -> Any:
         stages.append(stage)
-        return expunge.runtime.silent(stage, steps)
+        return silent(stage, steps)
 
     runtime = replace(RUNTIME, progress=note)
     for request in ({"corruption": {"name": "canaries", "count": 5}}, {"request": {"rows": [1, 2]}}):
@@ -345,6 +344,6 @@ def test_a_method_that_takes_rows_is_tried_without_a_row_being_read() -> None:
     parts = split(watched, Request(rows=(1,)))
     network = Network(name="mlp", args={"width": 4})
     before = dict(RUNTIME.cost.seconds)
-    expunge.experiment.check_takes_rows(Finetune(), parts, RUNTIME, lambda: network.build(data))
+    check_takes_rows(Finetune(), parts, RUNTIME, lambda: network.build(data))
     assert reads == []
     assert RUNTIME.cost.seconds == before
