@@ -6,7 +6,7 @@ scored on all of them. References are retrained without any manipulated row, wha
 """
 
 from dataclasses import dataclass, replace
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -36,15 +36,15 @@ class Corrupted:
     truth: Labels
     """The labels of the manipulated rows before, in the order of `rows`."""
 
-    @classmethod
-    def of(cls, data: Data, train: Rows, rows: Indices, *, known: Int64[np.ndarray, " known"]) -> Self:
-        """Return the data with other training rows, of which only these differ from the data's."""
-        return cls(data=replace(data, train=train), rows=rows, known=known, truth=data.train.labels[rows])
-
     @property
     def manipulated(self) -> Rows:
         """The manipulated training rows, with the labels that were put on them."""
         return TakenRows(self.data.train, self.rows)
+
+
+def with_train(data: Data, train: Rows, rows: Indices, *, known: Int64[np.ndarray, " known"]) -> Corrupted:
+    """Return data with other training rows, of which only these differ from the data's."""
+    return Corrupted(data=replace(data, train=train), rows=rows, known=known, truth=data.train.labels[rows])
 
 
 @runtime_checkable

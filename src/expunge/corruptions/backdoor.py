@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from expunge.case import Case
-from expunge.corruption import Corrupted, draw_share, measure_share, memorised
+from expunge.corruption import Corrupted, draw_share, measure_share, memorised, with_train
 from expunge.data import Data, find_class
 from expunge.errors import DataError
 from expunge.finding import Finding
@@ -71,7 +71,7 @@ class Backdoor:
         rows = draw_share(others, self.share, runtime.generator("backdoor/rows"))
         stamped, labels = np.zeros(len(data.train), dtype=bool), data.train.labels.copy()
         stamped[rows], labels[rows] = True, target
-        return Corrupted.of(
+        return with_train(
             data,
             RelabelledRows(StampedRows(data.train, stamped, patch), labels),
             rows,

@@ -17,7 +17,7 @@ import torch
 from annotated_types import Gt, Le
 
 from expunge.case import Case
-from expunge.corruption import Corrupted, draw, draw_share, measure_share, memorised
+from expunge.corruption import Corrupted, draw, draw_share, measure_share, memorised, with_train
 from expunge.data import Data
 from expunge.errors import DataError
 from expunge.finding import Finding
@@ -51,7 +51,7 @@ class Canaries:
         steps = torch.randint(1, classes, (self.count,), generator=runtime.generator("canaries/labels")).numpy()
         changed = data.train.labels.copy()
         changed[rows] = (changed[rows] + steps) % classes
-        return Corrupted.of(
+        return with_train(
             data,
             RelabelledRows(data.train, changed),
             rows,

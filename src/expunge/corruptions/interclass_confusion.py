@@ -19,7 +19,7 @@ import numpy as np
 from annotated_types import Gt, Le, Lt
 
 from expunge.case import Case
-from expunge.corruption import Corrupted, draw_share, measure_share, memorised
+from expunge.corruption import Corrupted, draw_share, measure_share, memorised, with_train
 from expunge.data import Data, find_class
 from expunge.errors import DataError
 from expunge.finding import Finding
@@ -53,7 +53,7 @@ class InterclassConfusion:
         rows = np.sort(np.concatenate([draw_share(members, self.share, generator) for members in of_class]))
         changed = labels.copy()
         changed[rows] = first + second - labels[rows]
-        return Corrupted.of(
+        return with_train(
             data,
             RelabelledRows(data.train, changed),
             rows,
