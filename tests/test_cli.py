@@ -331,7 +331,7 @@ def test_quiet_prints_nothing_and_json_is_json(
     assert json.loads(out)["forget_reads"] == 0
 
 
-@pytest.mark.parametrize("kind", ["methods", "audits", "datasets", "networks"])
+@pytest.mark.parametrize("kind", ["methods", "audits", "corruptions", "datasets", "networks"])
 def test_everything_is_listed_and_told(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "--json", "list", kind)
     assert code == 0

@@ -27,6 +27,8 @@ ALLOWED = {
         "taps",
         "audits",
     },
+    "corruption": {"case", "data", "errors", "finding", "rows", "runtime", "training"},
+    "corruptions": {"case", "corruption", "data", "errors", "finding", "rows", "runtime", "settings", "training"},
     "datasets": {"data", "rows", "settings", "errors"},
     "networks": {"networks"},
     "report": {"result", "finding", "errors", "report"},

@@ -171,6 +171,23 @@ def test_what_was_asked_is_given_by_name() -> None:
     assert asked(example_result(experiment={})) == "what is not known"
 
 
+def corrupted(unlearned: float, known: float = 1.0) -> Result:
+    told = {"request": {"rows": [1, 2]}, "corruption": {"name": "backdoor", "known": known}}
+    remembered = replace(example_findings()[1], name="backdoor/memorised", original=0.97, unlearned=unlearned)
+    return example_result(experiment=EXPERIMENT | told, findings=(remembered, *example_findings()[:1]))
+
+
+def test_manipulated_rows_are_spoken_of_by_what_was_done_to_them() -> None:
+    assert asked(corrupted(0.0)) == "2 manipulated rows (backdoor)"
+    assert asked(corrupted(0.0, 0.25)) == "2 manipulated rows, 25.0 % of all (backdoor)"
+    assert verdict(corrupted(0.5)).startswith(
+        "The network still gives 50.0 % of the manipulated rows the label that was put on them (was 97.0 %), is right"
+    )
+    assert verdict(corrupted(0.0)).startswith(
+        "The network no longer gives any of the manipulated rows the label that was put on them (was 97.0 %), is right"
+    )
+
+
 def test_several_classes_are_spoken_of_together() -> None:
     text = verdict(requesting(3, 5))
     assert text.startswith("The network is no longer right on any of the test rows of classes '3' and '5'")

@@ -1,4 +1,4 @@
-"""Catalogue: what `expunge list` says of methods, audits, data sets and networks, read from their own files."""
+"""Catalogue: what `expunge list` says of methods, audits, corruptions, data sets, networks, read from their files."""
 
 import dataclasses
 import inspect
@@ -15,7 +15,7 @@ from expunge.settings import Kind, find, names
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One setting of a method, audit or data set."""
+    """One setting of a method, audit, corruption or data set."""
 
     name: str
     type: str
@@ -25,7 +25,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One method, audit, data set or network."""
+    """One method, audit, corruption, data set or network."""
 
     name: str
     summary: str

@@ -269,10 +269,10 @@ def report(
 @app.command("list")
 def list_all(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(help="methods, audits, datasets or networks.")],
+    kind: Annotated[str, typer.Argument(help="methods, audits, corruptions, datasets or networks.")],
     name: Annotated[str | None, typer.Argument(help="One of them: its settings, paper and what it reads.")] = None,
 ) -> None:
-    """List methods, audits, data sets or networks, or tell all about one."""
+    """List methods, audits, corruptions, data sets or networks, or tell all about one."""
     from expunge.catalogue import entries, entry
     from expunge.settings import as_kind
     from expunge.terminal import names_table, settings_table

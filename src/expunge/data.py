@@ -73,7 +73,7 @@ class Request:
         """
         if self.rows:
             return self
-        classes = sorted(_class_index(item, label_names) for item in self.classes)
+        classes = sorted(find_class(item, label_names) for item in self.classes)
         if len(set(classes)) < len(classes):
             raise RequestError(f"expected each class once, got {list(self.classes)}")
         if len(classes) == len(label_names):
@@ -97,7 +97,12 @@ def parse_request(classes: Sequence[str], rows: str | None) -> Request:
     return Request(classes=tuple(words), rows=tuple(int(number) for number in numbers))
 
 
-def _class_index(item: int | str, label_names: Sequence[str]) -> int:
+def find_class(item: int | str, label_names: Sequence[str]) -> int:
+    """Return the index of a class given by its index or name, or by ``#3`` for an index where names are numbers.
+
+    Raises:
+        RequestError: The class is unknown, or a name and an index of different ones.
+    """
     digits = str(item).removeprefix("#")
     is_number = re.fullmatch("-?[0-9]+", digits) is not None
     meant = {index for index, name in enumerate(label_names) if name == item}

@@ -28,11 +28,13 @@ from expunge.audits.weights import Weights
 from expunge.cache import Cache
 from expunge.case import Audit, Case, Dataset, Method, open_case
 from expunge.checkpoint import load_model, save_model
-from expunge.data import PARTS, Count, Data, Part, Request, Split, split
+from expunge.corruption import Corruption, make_task
+from expunge.data import PARTS, Count, Data, Part, Request, Split
 from expunge.datasets.digits import Digits
 from expunge.errors import SettingsError
 from expunge.files import new_folder
-from expunge.forgetting import run_method
+from expunge.finding import Finding
+from expunge.forgetting import check_takes_rows, run_method
 from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
@@ -63,6 +65,8 @@ DEFAULT_AUDITS: tuple[Audit, ...] = (
     Query(),
     Weights(),
 )
+DEFAULT_REQUEST = Request(classes=(3,))
+BOTH = "expected a request or a corruption, got both: a corruption makes the request from the rows that it manipulates"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,10 @@ class Experiment:
     network: Network = field(default_factory=Network)
     training: Training = field(default_factory=Training)
     """How the original is trained, and every retrained model."""
-    request: Request = field(default_factory=lambda: Request(classes=(3,)))
+    request: Request = DEFAULT_REQUEST
+    """What to forget; with a corruption, the rows that it manipulates instead."""
+    corruption: Corruption | None = None
+    """How training rows are manipulated before anything is trained, so as to be forgotten; None leaves the data be."""
     method: Method = field(default_factory=Unsir)
     audits: tuple[Audit, ...] = DEFAULT_AUDITS
     references: int = 5
@@ -82,12 +89,17 @@ class Experiment:
     """Number of further unlearned models, each from an original of its own; audits of populations need them."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.corruption is not None and self.request != DEFAULT_REQUEST:
+            raise SettingsError(BOTH)
+
 
 def experiment_from(values: Mapping[str, Any]) -> Experiment:
     """Return the experiment that plain values, as read from TOML, describe.
 
-    Tables are ``dataset``, ``network``, ``training``, ``request``, ``method``; ``audits`` is a list of names or of
-    tables with a name; ``references``, ``population`` and ``seed`` are numbers. What is left out has its default.
+    Tables are ``dataset``, ``network``, ``training``, ``method``, and ``request`` or ``corruption``; ``audits`` is a
+    list of names or of tables with a name; ``references``, ``population`` and ``seed`` are numbers. What is left out
+    has its default.
 
     Raises:
         SettingsError: A key or a setting is unknown or wrong.
@@ -97,6 +109,7 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
         "network": lambda value: from_mapping(Network, value),
         "training": lambda value: from_mapping(Training, value),
         "request": lambda value: from_mapping(Request, value),
+        "corruption": lambda value: build("corruptions", value),
         "method": lambda value: build("methods", value),
         "audits": lambda value: tuple(build("audits", {"name": v} if isinstance(v, str) else v) for v in value),
         "references": lambda value: from_mapping(_Numbers, {"references": value}).references,
@@ -106,8 +119,10 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
     for key, value in values.items():
         if key not in read:
             raise SettingsError(f"expected a key of an experiment, got {key!r} (known: {', '.join(read)})")
-        if key in ("dataset", "network", "training", "request", "method") and not isinstance(value, Mapping):
+        if key not in ("audits", "references", "population", "seed") and not isinstance(value, Mapping):
             raise SettingsError(f"expected a table [{key}], got {value!r}")
+    if {"request", "corruption"} <= values.keys():
+        raise SettingsError(BOTH)
     experiment = Experiment(**{key: read[key](value) for key, value in values.items()})
     if isinstance(experiment.method, Retrain) and "training" not in values.get("method", {}):
         return replace(experiment, method=Retrain(training=experiment.training))
@@ -132,6 +147,9 @@ def run(
 ) -> Result:
     """Train, forget, retrain, audit and report.
 
+    With a corruption, the original is trained on the corrupted data, the method is told of the manipulated rows that it
+    names, and the references are trained without any manipulated row.
+
     Args:
         experiment: What to run.
         runtime: Where; its seed is the experiment's.
@@ -144,12 +162,13 @@ def run(
         ExpungeError: Something that the caller can put right; nothing is left in `out`.
     """
     runtime = runtime.fresh(seed=experiment.seed)
-    data = experiment.dataset.load()
-    parts = split(data, experiment.request)
+    task = make_task(experiment.dataset.load(), experiment.request, experiment.corruption, runtime)
+    data, parts = task.data, task.asked
+    check_takes_rows(experiment.method, parts, runtime, lambda: experiment.network.build(data))
     with new_folder(out, overwrite=overwrite) as folder:
         original = train(experiment.network, data, experiment.training, runtime)
         about = {"training": to_mapping(experiment.training)}
-        save_model(original, folder / "original", data, about)
+        save_model(original, folder / "original", data, about | corruption_values(experiment))
         parent = load_model(folder / "original")
 
         forgotten = run_method(experiment.method, original, parts, runtime, rebuild(original))
@@ -157,15 +176,15 @@ def run(
             forgotten.model, folder / "unlearned", data, parent.child(entry(experiment.method, parts, experiment.seed))
         )
 
-        recipe = recipe_for(experiment, original, data, parts)
+        recipe = recipe_for(experiment, original, data, task.whole)
         references = grow(recipe, experiment.references, runtime, cache=cache, workers=workers)
         for number, reference in enumerate(references, start=1):
             save_model(reference.model, folder / f"retrained-{number}", data, about)
-        unlearned = replace(recipe, method=experiment.method)
+        unlearned = replace(recipe, method=experiment.method, parts=parts)
         population = grow(unlearned, experiment.population, runtime, cache=cache, workers=workers)
 
         case = open_case(
-            parts,
+            task.whole,
             original,
             forgotten.model,
             [reference.model for reference in references],
@@ -176,10 +195,14 @@ def run(
             case,
             experiment.audits,
             to_values(experiment, parts),
+            scores=experiment.corruption.score(case, task.corrupted)
+            if experiment.corruption and task.corrupted
+            else (),
             bill=with_retraining(forgotten.bill, references),
             access=forgotten.access,
             pictures=forgotten.pictures,
         )
+        result = replace(result, rows={part: len(parts[part]) for part in PARTS})  # as the method was told of them
         (folder / "result.json").write_text(result.to_json(), encoding="utf-8")
         (folder / "report.html").write_text(render(result), encoding="utf-8")
     return result
@@ -210,6 +233,7 @@ def judge(
     audits: Sequence[Audit],
     told: Mapping[str, Any],
     *,
+    scores: Sequence[Finding] = (),
     bill: Bill | None = None,
     access: Mapping[Part, Count] | None = None,
     pictures: tuple[Picture, ...] = (),
@@ -220,11 +244,12 @@ def judge(
         case: The models and their evidence.
         audits: What to ask.
         told: What is known of how the models came about: the result's ``experiment``.
+        scores: Findings that stand before those of the audits.
         bill: What forgetting cost, if known.
         access: What it read, if known.
         pictures: What the method left to show.
     """
-    findings = [finding for audit in audits for finding in audit(case)]
+    findings = [*scores, *(finding for audit in audits for finding in audit(case))]
     return Result(
         experiment=dict(told),
         label_names=case.split.label_names,
@@ -245,12 +270,18 @@ def to_values(experiment: Experiment, parts: Split) -> dict[str, Any]:
         "network": to_mapping(experiment.network),
         "training": to_mapping(experiment.training),
         "request": request_values(parts),
+        **corruption_values(experiment),
         "method": describe(experiment.method),
         "audits": [describe(audit) for audit in experiment.audits],
         "references": experiment.references,
         "population": experiment.population,
         "seed": experiment.seed,
     }
+
+
+def corruption_values(experiment: Experiment) -> dict[str, Any]:
+    """Return the corruption of an experiment as plain values under its key; nothing if there is none."""
+    return {"corruption": describe(experiment.corruption)} if experiment.corruption else {}
 
 
 def request_values(parts: Split) -> dict[str, list[int]]:

@@ -3,11 +3,13 @@
 import base64
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64, Shaped
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,7 +23,8 @@ from expunge.data import Access, Count, Part, Split
 from expunge.errors import DivergedError, ExpungeError, ModelError
 from expunge.network import copy_of
 from expunge.result import Bill, Picture
-from expunge.runtime import Runtime
+from expunge.rows import Indices, Rows
+from expunge.runtime import Runtime, silent
 from expunge.settings import describe
 from expunge.training import device_of
 
@@ -80,6 +83,46 @@ def run_method(
             picture(kind, parts.label_names[index], images) for (kind, index), images in runtime.images.items()
         ),
     )
+
+
+class _ReadsError(Exception):
+    """A method has begun to read."""
+
+
+class _SealedRows:
+    """Rows whose labels can be seen, and whose reading ends a trial."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    @property
+    def labels(self) -> Int64[np.ndarray, " rows"]:
+        return self._rows.labels
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batch(self, indices: Indices) -> tuple[Shaped[Tensor, "rows ..."], Int64[Tensor, " rows"]]:
+        raise _ReadsError
+
+
+def check_takes_rows(method: Method, parts: Split, runtime: Runtime, build: Callable[[], nn.Module]) -> None:
+    """Refuse a method that cannot forget single rows, before anything is trained for it.
+
+    The method is tried on a network with random weights, up to where it begins to read: one that refuses rows has done
+    so by then. For a request of classes there is nothing to check.
+
+    Raises:
+        RequestError: The method does not take single rows.
+    """
+    if not parts.request.rows:
+        return
+    sealed = replace(parts, parts={part: _SealedRows(rows) for part, rows in parts.parts.items()})
+    quiet = replace(runtime.fresh(), progress=silent)
+    with quiet.seeded("trial"):
+        network = build()
+    with suppress(_ReadsError):
+        run_method(method, network, sealed, quiet, build)
 
 
 def say(parts: Split) -> str:

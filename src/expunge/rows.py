@@ -104,6 +104,29 @@ class TakenRows:
         return self._rows.batch(self._indices[indices])
 
 
+class RelabelledRows:
+    """The inputs of another set under other labels: a view, no copy."""
+
+    def __init__(self, rows: Rows, labels: Int64[np.ndarray, " labels"]) -> None:
+        if len(rows) != len(labels):
+            raise DataError(f"expected as many labels as rows, got {len(labels)} for {len(rows)}")
+        self._rows = rows
+        self._labels = labels
+
+    @property
+    def labels(self) -> Int64[np.ndarray, " rows"]:
+        """The class index of every row."""
+        return self._labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def batch(self, indices: Indices) -> tuple[Shaped[Tensor, "rows ..."], Int64[Tensor, " rows"]]:
+        """Return the inputs and labels of some rows, in the order asked for."""
+        inputs, _ = self._rows.batch(indices)
+        return inputs, torch.from_numpy(self._labels[indices])
+
+
 class JoinedRows:
     """Two sets of rows, one after the other. Inputs must have one shape."""
 

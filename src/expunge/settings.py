@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from expunge.errors import SettingsError, did_you_mean
 
-Kind = Literal["methods", "audits", "datasets", "networks"]
+Kind = Literal["methods", "audits", "corruptions", "datasets", "networks"]
 T = TypeVar("T")
 
 
@@ -63,14 +63,14 @@ def to_mapping(value: Any) -> dict[str, Any]:
 
 
 def names(kind: Kind) -> list[str]:
-    """Return the command-line names of all methods, audits, data sets or networks."""
+    """Return the command-line names of all methods, audits, corruptions, data sets or networks."""
     package = importlib.import_module(f"expunge.{kind}")
     own = {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
     return sorted(own | {point.name for point in importlib.metadata.entry_points(group=f"expunge.{kind}")})
 
 
 def find(kind: Kind, name: str) -> type[Any]:
-    """Return the class of a method, audit or data set by its name.
+    """Return the class of a method, audit, corruption or data set by its name.
 
     Args:
         kind: The folder to look in.
@@ -102,7 +102,7 @@ def find(kind: Kind, name: str) -> type[Any]:
 
 
 def build(kind: Kind, values: Mapping[str, Any]) -> Any:
-    """Return a method, audit or data set from its name and settings, ``{"name": "unsir", "impair_lr": 0.02}``.
+    """Return a method, audit, corruption or data set from name and settings, ``{"name": "unsir", "impair_lr": 0.02}``.
 
     Raises:
         SettingsError: The name is missing or unknown, or a setting is wrong.
@@ -113,7 +113,7 @@ def build(kind: Kind, values: Mapping[str, Any]) -> Any:
 
 
 def describe(value: Any) -> dict[str, Any]:
-    """Return the name and settings of a method, audit or data set: what `build` makes it from again."""
+    """Return the name and settings of a method, audit, corruption or data set: what `build` makes it from again."""
     module = type(value).__module__
     own = module.startswith("expunge.")
     return {"name": module.rsplit(".", 1)[-1] if own else module} | to_mapping(value)
@@ -206,7 +206,7 @@ def as_kind(word: str) -> Kind:
         if word == kind:
             return kind  # type: ignore[no-any-return]
     raise SettingsError(
-        f"expected methods, audits, datasets or networks, got {word!r}{did_you_mean(word, get_args(Kind))}"
+        f"expected methods, audits, corruptions, datasets or networks, got {word!r}{did_you_mean(word, get_args(Kind))}"
     )
 
 

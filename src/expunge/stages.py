@@ -10,6 +10,7 @@ from torch import nn
 from expunge.cache import Cache
 from expunge.case import Audit, Dataset, Method, open_case
 from expunge.checkpoint import Checkpoint, load_model, save_model
+from expunge.corruption import make_task
 from expunge.data import Data, Request, Split, split
 from expunge.errors import DataError, ModelError
 from expunge.experiment import (
@@ -23,7 +24,7 @@ from expunge.experiment import (
     with_retraining,
 )
 from expunge.files import check_free, new_folder, write_text
-from expunge.forgetting import Forgotten, run_method
+from expunge.forgetting import Forgotten, check_takes_rows, run_method
 from expunge.methods.retrain import Retrain
 from expunge.network import Network, architecture, rebuild
 from expunge.population import HERE, Member, Recipe, Workers, grow
@@ -190,13 +191,21 @@ def population_of(
         ExpungeError: Something that the caller can put right.
     """
     runtime = runtime.fresh(seed=experiment.seed)
-    data = experiment.dataset.load()
+    task = make_task(experiment.dataset.load(), experiment.request, experiment.corruption, runtime)
+    data = task.data
     with runtime.seeded("train/init"):
         network = experiment.network.build(data)
-    recipe = recipe_for(experiment, network, data, split(data, experiment.request))
+    check_takes_rows(experiment.method, task.asked, runtime, lambda: experiment.network.build(data))
+    recipe = recipe_for(experiment, network, data, task.whole)
     return (
         grow(recipe, count, runtime, cache=cache, workers=workers),
-        grow(replace(recipe, method=experiment.method), unlearned, runtime, cache=cache, workers=workers),
+        grow(
+            replace(recipe, method=experiment.method, parts=task.asked),
+            unlearned,
+            runtime,
+            cache=cache,
+            workers=workers,
+        ),
     )
 
 
@@ -205,7 +214,13 @@ def load_for(checkpoint: Checkpoint, dataset: Dataset) -> Data:
 
     Raises:
         DataError: Classes or input size are not the model's.
+        ModelError: The model was trained on corrupted data, which only its experiment can make again.
     """
+    if "corruption" in checkpoint.about:
+        name = checkpoint.about["corruption"]["name"]
+        raise ModelError(
+            f"expected a model of the data as they are, got one of a {name}: use `expunge run` on its file"
+        )
     data = dataset.load()
     if checkpoint.label_names and checkpoint.label_names != data.label_names:
         known, came = checkpoint.label_names, data.label_names

@@ -16,7 +16,16 @@ from expunge.report.charts import chart
 from expunge.report.dots import Dots, dots
 from expunge.report.limits import limits
 from expunge.report.reproduce import as_toml
-from expunge.report.verdict import LEVELS, asked, borne_out, forgotten_classes, method_name, verdict, way
+from expunge.report.verdict import (
+    LEVELS,
+    asked,
+    borne_out,
+    corruption_name,
+    forgotten_classes,
+    method_name,
+    verdict,
+    way,
+)
 from expunge.report.wording import (
     NOT_KNOWN,
     clean,
@@ -141,8 +150,11 @@ def _settings(result: Result) -> list[tuple[str, str]]:
 def _tiles(result: Result) -> list[Tile]:
     known = {finding.name: finding for finding in result.findings}
     tiles = []
+    corruption = corruption_name(result)
     for name, words in (
-        ("accuracy/forget_test", "right on forgotten test rows"),
+        (f"{corruption}/memorised", "of manipulated rows keep the label put on them")
+        if corruption
+        else ("accuracy/forget_test", "right on forgotten test rows"),
         ("accuracy/retain_test", "right on retained test rows"),
     ):
         finding = known.get(name)
@@ -238,5 +250,10 @@ def _is_png(text: str) -> bool:
 
 
 def _toml(result: Result) -> str | None:
-    """Return the experiment as TOML, or None if the result does not say how the model was made."""
-    return as_toml(result.experiment) if method_name(result) else None
+    """Return the experiment as TOML, or None if the result does not say how the model was made.
+
+    A corruption makes the request anew, and an experiment takes one of the two.
+    """
+    made_anew = "request" if corruption_name(result) else None
+    told = {key: value for key, value in result.experiment.items() if key != made_anew}
+    return as_toml(told) if method_name(result) else None

@@ -72,7 +72,21 @@ def asked(result: Result) -> str:
         return f"{'class' if len(names) == 1 else 'classes'} {listed(few)}"
     request = result.experiment.get("request")
     rows = request.get("rows") if isinstance(request, dict) else None
-    return f"{len(rows):,} single rows" if isinstance(rows, list | tuple) and rows else "what is not known"
+    if not isinstance(rows, list | tuple) or not rows:
+        return "what is not known"
+    corruption = corruption_name(result)
+    if corruption is None:
+        return f"{len(rows):,} single rows"
+    known = result.experiment["corruption"].get("known")
+    part = f", {percent(known)} of all" if isinstance(known, float) and known < 1 else ""
+    return f"{len(rows):,} manipulated rows{part} ({clip(corruption)})"
+
+
+def corruption_name(result: Result) -> str | None:
+    """Return the name of the corruption that manipulated what was to be forgotten; None if there was none."""
+    corruption = result.experiment.get("corruption")
+    name = corruption.get("name") if isinstance(corruption, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def method_name(result: Result) -> str | None:
@@ -106,6 +120,11 @@ def _answers(result: Result) -> str:
     rest = (
         f", is right on {percent(kept.unlearned)} of the retained ones (was {percent(kept.original)})" if kept else ""
     )
+    kept_label = known.get(f"{corruption_name(result)}/memorised")
+    if kept_label is not None:
+        some = "no longer gives any" if kept_label.unlearned == 0 else f"still gives {percent(kept_label.unlearned)}"
+        was = percent(kept_label.original)
+        return f"The network {some} of the manipulated rows the label that was put on them (was {was}){rest}"
     part = "test" if "accuracy/forget_test" in known else "training"
     rows = f"{part} rows of {asked(result)}" if classes else f"forgotten {part} rows"
     accuracy = known.get("accuracy/forget_test") or known.get("accuracy/forget")

@@ -6,6 +6,8 @@ import unicodedata
 from expunge.finding import Interval
 
 NOT_KNOWN = "not known"
+SHARES = ("accuracy/", "interclass_confusion/", "backdoor/", "canaries/")
+"""How the names of findings begin that are shares of rows."""
 MINUS = "\u2212"
 TITLES = {
     "accuracy/retain": "Accuracy on retained training rows",
@@ -42,6 +44,14 @@ TITLES = {
     "inversion/prior/nearest_mean": "Natural images read out that are nearest to the class",
     "query/auc": "Forgotten rows set apart by answers, AUC",
     "weights/distance": "Distance of the weights from the original",
+    "interclass_confusion/memorised": "Manipulated rows that keep the exchanged label",
+    "interclass_confusion/generalised": "Test rows of the two classes taken for the other",
+    "backdoor/memorised": "Manipulated rows that are called the target",
+    "backdoor/success": "Test rows that the patch turns into the target",
+    "backdoor/recovered": "Test rows with the patch called by their true label",
+    "backdoor/clean_accuracy": "Accuracy on test rows without a patch",
+    "canaries/memorised": "Mislabelled rows that keep the wrong label",
+    "canaries/recovered": "Mislabelled rows that get their true label",
 }
 _BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _RIGHT_TO_LEFT = frozenset({"R", "AL", "AN"})
@@ -72,7 +82,7 @@ def title(name: str) -> str:
 
 def is_share(name: str) -> bool:
     """Return whether a finding is a share of rows, 0 to 1, that is written in per cent."""
-    return name.startswith("accuracy/")
+    return name.startswith(SHARES)
 
 
 def value(number: float | None, name: str) -> str:
