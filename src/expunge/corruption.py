@@ -15,7 +15,7 @@ from jaxtyping import Int64
 from expunge.case import Case, Evidence
 from expunge.data import Data, Request, Split, split
 from expunge.errors import DataError
-from expunge.finding import Finding
+from expunge.finding import Finding, Meaning
 from expunge.rows import Indices, Rows, TakenRows
 from expunge.runtime import Runtime
 from expunge.training import predict
@@ -117,7 +117,9 @@ def share_named(evidence: Evidence, rows: Rows, labels: Labels, runtime: Runtime
     return float((logits.argmax(dim=1) == torch.from_numpy(labels)).double().mean())
 
 
-def measure_share(case: Case, name: str, rows: Rows, labels: Labels, *, meaning: str) -> Finding:
+def measure_share(
+    case: Case, name: str, rows: Rows, labels: Labels, *, meaning: str, higher: Meaning | None = None
+) -> Finding:
     """Return the finding of level 0 of the share of rows that each model gives these labels.
 
     Without rows it is not known and only informs.
@@ -127,6 +129,7 @@ def measure_share(case: Case, name: str, rows: Rows, labels: Labels, *, meaning:
         lambda evidence: share_named(evidence, rows, labels, case.runtime),
         level=0 if len(rows) else None,
         meaning=meaning,
+        higher=higher,
         note=None if len(rows) else "no rows to measure it on",
         limits=(0.0, 1.0),
         step=1 / max(1, len(rows)),
@@ -137,4 +140,4 @@ def memorised(case: Case, corrupted: Corrupted, name: str) -> Finding:
     """Return the finding of the manipulated rows that keep the label put on them."""
     rows = corrupted.manipulated
     meaning = "Share of the manipulated training rows that the model still gives the label that was put on them."
-    return measure_share(case, f"{name}/memorised", rows, rows.labels, meaning=meaning)
+    return measure_share(case, f"{name}/memorised", rows, rows.labels, meaning=meaning, higher="memory")

@@ -92,7 +92,14 @@ class Backdoor:
         return [
             memorised(case, corrupted, "backdoor"),
             *(
-                measure_share(case, f"backdoor/{name}", rows, labels, meaning=MEANINGS[name])
+                measure_share(
+                    case,
+                    f"backdoor/{name}",
+                    rows,
+                    labels,
+                    meaning=MEANINGS[name],
+                    higher="memory" if name == "success" else "kept",
+                )
                 for name, (rows, labels) in found.items()
             ),
         ]

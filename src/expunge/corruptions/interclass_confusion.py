@@ -73,6 +73,7 @@ class InterclassConfusion:
                 pair,
                 first + second - pair.labels,
                 meaning="Share of unseen rows of the two classes that the model takes for the other one.",
+                higher="memory",
             ),
         ]
 
