@@ -18,7 +18,7 @@ python benchmarks/audit_validity.py --data cifar10 --classes 3,8,0 --seeds 1 --r
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,7 @@ def fails(findings: list[dict[str, Any]], level: int | None = None, audit: str |
     return any(one["inside"] is False for one in chosen)
 
 
-def share(passed: Iterator[bool] | Any) -> float:
+def share(passed: Iterable[bool]) -> float:
     values = list(passed)
     return sum(values) / len(values)
 
@@ -157,6 +157,16 @@ def show(summary: dict[str, Any]) -> None:
         print(f"{name:16} {row['cases']:5d} {row['passes_all']:6.2f} {levels}  {row['misses']}")
 
 
+def before(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of an interrupted run with the same settings, to go on from."""
+    if not path.exists():
+        return []
+    record = json.loads(path.read_text())
+    same = all(record.get(name) == json.loads(json.dumps(value)) for name, value in about.items())
+    found: list[dict[str, Any]] = record["rows"] if same else []
+    return found
+
+
 def main() -> None:
     """Audit everything and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -173,11 +183,22 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset, network, training = setting(arguments.data, arguments)
     cache = Cache(arguments.cache) if arguments.cache else None
-    rows: list[dict[str, Any]] = []
+    about = {
+        "dataset": describe(dataset),
+        "network": to_mapping(network),
+        "training": to_mapping(training),
+        "audits": [describe(audit) for audit in DEFAULT_AUDITS],
+        "references": REFERENCES,
+        "retrained": arguments.retrained,
+        "methods": {name: describe(method) for name, method in METHODS.items()},
+    }
+    rows = before(arguments.out, about)
     for seed in range(arguments.seeds):
         runtime = open_runtime(device="auto", seed=seed)
         original = train(network, dataset.load(), training, runtime)
         for index in (int(word) for word in arguments.classes.split(",")):
+            if any((row["seed"], row["class"]) == (seed, index) for row in rows):
+                continue
             experiment = Experiment(
                 dataset=dataset, network=network, training=training, request=Request(classes=(index,)), seed=seed
             )
@@ -187,12 +208,7 @@ def main() -> None:
             record = {
                 "command": "python " + " ".join(sys.argv),
                 "environment": environment(str(runtime.device)) | {"threads": str(torch.get_num_threads())},
-                "dataset": describe(dataset),
-                "network": to_mapping(network),
-                "training": to_mapping(training),
-                "audits": [describe(audit) for audit in DEFAULT_AUDITS],
-                "references": REFERENCES,
-                "methods": {name: describe(method) for name, method in METHODS.items()},
+                **about,
                 "summary": summarise(rows),
                 "not_informative": uninformative(rows),
                 "rows": rows,
