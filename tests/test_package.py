@@ -15,6 +15,7 @@ SOURCE = Path(expunge.__file__).parent
 ALLOWED = {
     "methods": {"data", "rows", "runtime", "settings", "training", "network", "errors", "methods"},
     "audits": {
+        "bootstrap",
         "case",
         "data",
         "errors",
@@ -48,6 +49,8 @@ ALLOWED = {
     },
     "options": set(),
     "cli_population": {"options"},
+    "bootstrap": {"finding"},
+    "comparison": {"errors", "finding", "result"},
     "result": {"finding", "errors"},
     "finding": set(),
     "errors": set(),

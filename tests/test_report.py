@@ -138,6 +138,16 @@ def test_the_time_is_set_against_retraining_both_ways(page: Page) -> None:
     assert "2.0 \u00d7 slower than retraining" in Page(render(example_result(cost=slow))).text
 
 
+def test_the_interval_over_rows_stands_in_words_and_on_the_scale(page: Page) -> None:
+    assert "Unlearned, with other rows: 0.0 % to 9.5 %" in page.text
+    drawn = [
+        attributes for tag, attributes in page.elements if attributes.get("class") == "interval" and "y1" in attributes
+    ]
+    assert len(drawn) == 1
+    ends = [float(drawn[0][end].rstrip("%")) for end in ("x1", "x2")]
+    assert ends == pytest.approx([6, 6 + 88 * 0.095 / 0.986], abs=0.01)  # of a scale from 0 to 98.6 %
+
+
 def test_a_missing_number_is_not_known() -> None:
     missing = Finding(
         name="new/audit", level=2, original=None, unlearned=None, retrained=None, band=None, inside=None,

@@ -300,7 +300,7 @@ def _tell(context: typer.Context, result: "Result", require: str | None, written
     from expunge.result import meets
     from expunge.terminal import findings_table
 
-    context.obj.table(findings_table(result))
+    context.obj.table(findings_table(result, wide=context.obj.wide))
     context.obj.say(verdict(result))
     context.obj.say("\n".join(str(path) for path in written))
     context.obj.value(asdict(result))

@@ -58,6 +58,11 @@ class Finding:
     series: Series | None = None
     informative: bool | None = None
     """Whether the original is outside the band: else the number cannot tell forgetting from doing nothing."""
+    interval: Interval | None = None
+    """Where the unlearned model's number would be with other rows of the same kind, with a confidence of 0.95.
+
+    Known where the number is a mean over rows or a ranking of them; the band, in contrast, is over retrained models.
+    """
 
 
 def finding(
@@ -74,6 +79,7 @@ def finding(
     references: int = 2,
     limits: Interval = (-math.inf, math.inf),
     step: float = 0.0,
+    interval: Interval | None = None,
 ) -> Finding:
     """Return a finding: the mean of the retrained models, their band, and whether the unlearned model is inside.
 
@@ -90,6 +96,7 @@ def finding(
         references: How many retrained models a band takes.
         limits: The least and the most that the number can be.
         step: The least by which the number can change: ``1 / rows`` for a share of rows.
+        interval: Where the unlearned model's number would be with other rows.
     """
     known = [value for value in retrained if value is not None]
     complete = len(known) == len(retrained)
@@ -117,6 +124,7 @@ def finding(
         note="; ".join(notes) or None,
         series=series,
         informative=informative,
+        interval=interval if unlearned is not None else None,
     )
 
 

@@ -63,6 +63,8 @@ class Line:
     title: str
     meaning: str
     note: str | None
+    interval: str | None
+    """Where the unlearned model's number would be with other rows."""
     numbers: tuple[tuple[str, str], ...]
     """Column and text."""
     state: str
@@ -201,6 +203,7 @@ def _line(finding: Finding) -> Line:
         title=_tight(title(finding.name)),
         meaning=clip(finding.meaning, 400),
         note=clip(finding.note, 400) if finding.note else None,
+        interval=_tight(span(finding.interval, finding.name)) if finding.interval else None,
         numbers=(*numbers, ("band", _tight(band))),
         state="for information" if finding.level is None else state,
         way=way(finding),
