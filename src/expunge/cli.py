@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from expunge.cli_compare import compare
 from expunge.cli_population import population
 from expunge.errors import ExpungeError, SettingsError
 from expunge.options import (
@@ -247,6 +248,9 @@ def audit(
         workers=workers_of(jobs, backend),
     )
     _tell(context, result, require, [out])
+
+
+app.command()(compare)
 
 
 @app.command()
