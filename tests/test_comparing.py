@@ -143,7 +143,7 @@ def test_a_control_that_goes_wrong_is_said_loudly() -> None:
     made = compare(results)
     faults = {place.name: place.faults for place in made.worlds if place.faults}
     assert faults == {
-        "class-3-seed-1": ("head_mask, which forgets nothing, reaches L2",),
+        "class-3-seed-1": ("head_mask, which forgets nothing, reaches L2, so a level up to L2 says nothing",),
         "class-8-seed-2": (
             "a held-out retrained network is outside the bands of audit/8, audit/9, so no verdict from L1 up holds",
         ),

@@ -204,7 +204,8 @@ def _fault(name: str, result: Result) -> str | None:
     """Return how a control went wrong, or None if it did not."""
     if name == "head_mask":
         high = result.level not in ("none", "L0")
-        return f"head_mask, which forgets nothing, reaches {result.level}" if high else None
+        said = f"head_mask, which forgets nothing, reaches {result.level}, so a level up to {result.level} says nothing"
+        return said if high else None
     outside = sorted((one.level, one.name) for one in result.findings if one.level is not None and one.inside is False)
     if not outside:
         return None
