@@ -37,8 +37,8 @@ def remarks(comparison: Comparison) -> list[str]:
     said = [f"NOT TO BE TRUSTED: {place.name}: {fault}." for place in faulty for fault in place.faults]
     if faulty:
         said.append(
-            f"A control went wrong in {len(faulty)} of {len(comparison.worlds)} worlds. Of a held-out retrained network "
-            "bands let that happen in about one world of twenty."
+            f"A control went wrong in {len(faulty)} of {len(comparison.worlds)} worlds. Of a held-out retrained "
+            "network bands let that happen in about one world of twenty."
         )
     without = [place for place in comparison.worlds if place.missing]
     if without:
