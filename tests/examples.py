@@ -43,6 +43,7 @@ def example_findings() -> tuple[Finding, ...]:
             retrained=[0.0] * 5,
             level=0,
             meaning="Share of unseen rows of the classes to forget that the model still gets right.",
+            interval=(0.0, 0.095),
         ),
         finding(
             "accuracy/worst_retained_class",

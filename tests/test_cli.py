@@ -1,5 +1,6 @@
 """The command line: what it prints, what it leaves, and how it says no."""
 
+import io
 import json
 import os
 import subprocess
@@ -9,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
+from examples import example_result
 from expunge import cli
 from expunge.cli import app
+from expunge.terminal import findings_table
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = ["--set", "dataset.classes=4", "--set", "dataset.size=8", "--set", "dataset.train_rows=160"]
@@ -66,7 +70,7 @@ except SystemExit:
     assert time.perf_counter() - begun < 5  # the half second of the promise is measured in benchmarks
 
 
-HELPED = ["", "demo", "run", "train", "forget", "audit", "report", "list", "population"]
+HELPED = ["", "demo", "run", "train", "forget", "audit", "compare", "report", "list", "population"]
 HELPED += [f"population {command}" for command in ("build", "list", "clear")]
 
 
@@ -80,6 +84,16 @@ def test_help_is_as_it_was(command: str, monkeypatch: pytest.MonkeyPatch) -> Non
     if os.environ.get("UPDATE_GOLDEN"):
         golden.write_text(text)
     assert text == golden.read_text()
+
+
+@pytest.mark.parametrize(("wide", "width"), [(False, 80), (True, 100)])
+def test_the_table_of_findings_fits_and_when_wide_has_intervals(wide: bool, width: int) -> None:
+    console = Console(width=width, file=io.StringIO())
+    console.print(findings_table(example_result(), wide=wide))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert ("0.000 to 0.095" in text) is wide
 
 
 def test_three_commands_tell_the_story(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ SOURCE = Path(expunge.__file__).parent
 ALLOWED = {
     "methods": {"data", "rows", "runtime", "settings", "training", "network", "errors", "methods"},
     "audits": {
+        "bootstrap",
         "case",
         "data",
         "errors",
@@ -31,7 +32,7 @@ ALLOWED = {
     "corruptions": {"case", "corruption", "data", "errors", "finding", "rows", "runtime", "settings", "training"},
     "datasets": {"data", "rows", "settings", "errors"},
     "networks": {"networks"},
-    "report": {"result", "finding", "errors", "report"},
+    "report": {"comparison", "paired", "result", "finding", "errors", "report"},
     "cache": {"checkpoint", "data", "errors", "files", "rows"},
     "stacked": {"errors", "rows", "runtime", "training"},
     "population": {
@@ -50,6 +51,12 @@ ALLOWED = {
     },
     "options": set(),
     "cli_population": {"options"},
+    "cli_compare": {"errors", "options"},
+    "bootstrap": {"finding"},
+    "paired": set(),
+    "comparison": {"paired"},
+    "cells": {"errors", "paired", "result"},
+    "comparing": {"cells", "comparison", "finding", "paired", "result"},
     "result": {"finding", "errors"},
     "finding": set(),
     "errors": set(),
@@ -87,7 +94,9 @@ def test_imports_run_one_way(part: str) -> None:
         assert imports(file) <= ALLOWED[part], file.name
 
 
-@pytest.mark.parametrize("module", ["expunge", "expunge.report.page", "expunge.result", "expunge.report.verdict"])
+@pytest.mark.parametrize(
+    "module", ["expunge", "expunge.report.page", "expunge.result", "expunge.report.verdict", "expunge.comparing"]
+)
 def test_reading_results_needs_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

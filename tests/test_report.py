@@ -20,6 +20,7 @@ from expunge.report.reproduce import as_toml
 from expunge.report.wording import clip
 from expunge.result import Picture, Result
 
+ALLOWED = ("expunge.report", "expunge.result", "expunge.finding", "expunge.comparison", "expunge.paired")
 HOSTILE = '"></script><script>alert(1)</script><b>bold</b>&lt;i&gt;' + "x" * 10_000
 RIGHT_TO_LEFT = "\u05e9\u05dc\u05d5\u05dd \u202e\u0645\u0631\u062d\u0628\u0627"
 
@@ -138,6 +139,16 @@ def test_the_time_is_set_against_retraining_both_ways(page: Page) -> None:
     assert "2.0 \u00d7 slower than retraining" in Page(render(example_result(cost=slow))).text
 
 
+def test_the_interval_over_rows_stands_in_words_and_on_the_scale(page: Page) -> None:
+    assert "Unlearned, with other rows: 0.0 % to 9.5 %" in page.text
+    drawn = [
+        attributes for tag, attributes in page.elements if attributes.get("class") == "interval" and "y1" in attributes
+    ]
+    assert len(drawn) == 1
+    ends = [float(drawn[0][end].rstrip("%")) for end in ("x1", "x2")]
+    assert ends == pytest.approx([6, 6 + 88 * 0.095 / 0.986], abs=0.01)  # of a scale from 0 to 98.6 %
+
+
 def test_a_missing_number_is_not_known() -> None:
     missing = Finding(
         name="new/audit", level=2, original=None, unlearned=None, retrained=None, band=None, inside=None,
@@ -216,7 +227,7 @@ def test_the_report_imports_results_alone() -> None:
             for module in modules:
                 assert not module.startswith("torch")
                 own = module.startswith("expunge")
-                assert not own or module.startswith(("expunge.report", "expunge.result", "expunge.finding"))
+                assert not own or module.startswith(ALLOWED)
 
 
 def test_the_words_of_the_report_are_as_they_were() -> None:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from expunge.bootstrap import Values, auc_interval, mean_interval
 from expunge.data import PARTS, Access, Data, Part, Split, choose
 from expunge.errors import ModelError
 from expunge.finding import Finding, Ideal, Interval, Meaning, Series, finding
@@ -104,8 +105,17 @@ class Case:
         paired: bool = False,
         limits: Interval = (-math.inf, math.inf),
         step: float = 0.0,
+        rows: Callable[[Evidence], Values] | None = None,
+        ranked: Callable[[Evidence], tuple[Values, Values]] | None = None,
     ) -> Finding:
-        """Return the finding of a number that each model has by itself; the arguments are those of `finding`."""
+        """Return the finding of a number that each model has by itself; the arguments are those of `finding`.
+
+        `rows` gives the numbers of the rows whose mean `value` is, or `ranked` those of the two groups that it ranks
+        apart; either gives the finding its interval over rows. Stream: ``bootstrap/{name}``.
+        """
+        seed = self.runtime.generator(f"bootstrap/{name}").initial_seed()
+        interval = mean_interval(rows(self.unlearned), seed) if rows else None
+        interval = auc_interval(*ranked(self.unlearned), seed) if ranked else interval
         return finding(
             name,
             original=value(self.original),
@@ -120,6 +130,7 @@ class Case:
             paired=paired,
             limits=limits,
             step=step,
+            interval=interval,
         )
 
     def each(self, key: Hashable, compute: Callable[[Evidence], T]) -> dict[Evidence, T]:

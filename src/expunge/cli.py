@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from expunge.cli_compare import compare
 from expunge.cli_population import population
 from expunge.errors import ExpungeError, SettingsError
 from expunge.options import (
@@ -249,6 +250,9 @@ def audit(
     _tell(context, result, require, [out])
 
 
+app.command()(compare)
+
+
 @app.command()
 def report(
     context: typer.Context,
@@ -300,7 +304,7 @@ def _tell(context: typer.Context, result: "Result", require: str | None, written
     from expunge.result import meets
     from expunge.terminal import findings_table
 
-    context.obj.table(findings_table(result))
+    context.obj.table(findings_table(result, wide=context.obj.wide))
     context.obj.say(verdict(result))
     context.obj.say("\n".join(str(path) for path in written))
     context.obj.value(asdict(result))

@@ -63,6 +63,11 @@ class Finding:
     """Whether the original is outside the band: else the number cannot tell forgetting from doing nothing."""
     miss: Miss | None = None
     """How the unlearned model misses the band; None unless it is outside."""
+    interval: Interval | None = None
+    """Where the unlearned model's number would be with other rows of the same kind, with a confidence of 0.95.
+
+    Known where the number is a mean over rows or a ranking of them; the band, in contrast, is over retrained models.
+    """
 
 
 def finding(
@@ -80,6 +85,7 @@ def finding(
     paired: bool = False,
     limits: Interval = (-math.inf, math.inf),
     step: float = 0.0,
+    interval: Interval | None = None,
 ) -> Finding:
     """Return a finding: the mean of the retrained models, their band, and whether the unlearned model is inside.
 
@@ -97,6 +103,7 @@ def finding(
         paired: Whether a retrained model's number is measured against the other ones (see `Case.beside_retrained`).
         limits: The least and the most that the number can be.
         step: The least by which the number can change: ``1 / rows`` for a share of rows.
+        interval: Where the unlearned model's number would be with other rows.
     """
     known = [value for value in retrained if value is not None]
     complete = len(known) == len(retrained)
@@ -128,6 +135,7 @@ def finding(
         series=series,
         informative=informative,
         miss=missed(unlearned, band, higher),
+        interval=interval if unlearned is not None else None,
     )
 
 

@@ -53,6 +53,11 @@ class Output:
         """The console for results."""
         return Console(soft_wrap=not sys.stdout.isatty())
 
+    @property
+    def wide(self) -> bool:
+        """Whether tables may take 100 columns."""
+        return sys.stdout.isatty() and self.out.width >= 100
+
     def say(self, text: str) -> None:
         """Print a line for a person."""
         if not self.quiet and not self.as_json:

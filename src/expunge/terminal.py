@@ -13,7 +13,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from expunge.cache import Listed
-    from expunge.finding import Finding
+    from expunge.finding import Finding, Interval
     from expunge.result import Result
 
 PATIENCE = 0.7
@@ -62,19 +62,21 @@ class Bars:
             self._console.print(Text(f"{stage:<12} {time.perf_counter() - begun:6.1f} s", style="dim"))
 
 
-def findings_table(result: "Result") -> Table:
-    """Return the findings at a width of 80 columns."""
+def findings_table(result: "Result", *, wide: bool) -> Table:
+    """Return the findings at a width of 80 columns, or `wide` at 100 with the unlearned model's interval over rows."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("level")
     table.add_column("finding", max_width=36)
-    for column in ("original", "unlearned", "retrained"):
+    for column in ("original", "unlearned", *(("with other rows",) if wide else ()), "retrained"):
         table.add_column(column, justify="right")
     table.add_column("judged")
     for finding in sorted(result.findings, key=lambda finding: (finding.level is None, finding.level or 0)):
         table.add_row(
             "info" if finding.level is None else f"L{finding.level}",
             Text(finding.name, overflow="fold"),
-            *(number(value) for value in (finding.original, finding.unlearned, finding.retrained)),
+            *(number(value) for value in (finding.original, finding.unlearned)),
+            *((interval(finding.interval),) if wide else ()),
+            number(finding.retrained),
             judged(finding),
         )
     return table
@@ -111,6 +113,11 @@ def judged(finding: "Finding") -> Text:
 def number(value: float | None) -> str:
     """Return a number for a table; one that is not known says so."""
     return "-" if value is None else f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
+
+
+def interval(ends: "Interval | None") -> str:
+    """Return an interval for a table; one that is not known says so."""
+    return "-" if ends is None else f"{number(ends[0])} to {number(ends[1])}"
 
 
 def settings_table(rows: Sequence[tuple[str, str, str]]) -> Table:

@@ -7,6 +7,7 @@ pass it. Source: forget, retain and test accuracy as in Golatkar et al., https:/
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -52,6 +53,7 @@ class Accuracy:
             else None,
             limits=(0.0, 1.0),
             step=case.row(part),
+            rows=lambda evidence: correct(evidence.logits[part], evidence.labels[part]),
         )
 
     def _worst(self, case: Case) -> Finding:
@@ -73,6 +75,12 @@ class Accuracy:
 def accuracy(logits: Float[Tensor, "rows classes"], labels: Int64[Tensor, " rows"]) -> float:
     """Return the share of rows whose highest logit is that of their label, from 0 to 1."""
     return float((logits.argmax(dim=1) == labels).double().mean())
+
+
+def correct(logits: Float[Tensor, "rows classes"], labels: Int64[Tensor, " rows"]) -> Float[np.ndarray, " rows"]:
+    """Return 1 for each row whose highest logit is that of its label, 0 for the others."""
+    right: Float[np.ndarray, " rows"] = (logits.argmax(dim=1) == labels).double().numpy()
+    return right
 
 
 def per_class(logits: Float[Tensor, "rows classes"], labels: Int64[Tensor, " rows"]) -> dict[int, float]:

@@ -153,12 +153,13 @@ class Membership:
         part: Part = "retain_test" if case.missing("forget_test") else "forget_test"
         same = torch.isin(case.original.labels[part], case.original.labels["forget"])
 
-        def value(evidence: Evidence) -> float | None:
+        def scores(evidence: Evidence) -> tuple[Scores, Scores]:
             forgotten = score(evidence.logits["forget"], evidence.labels["forget"])
-            return attack(np.sort(forgotten), np.sort(score(evidence.logits[part][same], evidence.labels[part][same])))
+            return np.sort(forgotten), np.sort(score(evidence.logits[part][same], evidence.labels[part][same]))
 
         rows = {"forget": len(case.original.labels["forget"]), f"the same classes in {part}": int(same.sum())}
-        return self._measure(case, name, value, rows, meaning)
+        ranked = scores if attack is folded_auc and all(rows.values()) else None
+        return self._measure(case, name, lambda evidence: attack(*scores(evidence)), rows, meaning, ranked=ranked)
 
     def _measure(
         self,
@@ -168,6 +169,7 @@ class Membership:
         rows: dict[str, int],
         meaning: str,
         note: str | None = None,
+        ranked: Callable[[Evidence], tuple[Scores, Scores]] | None = None,
     ) -> Finding:
         few = [f"{count or 'no'} rows in {where}" for where, count in rows.items() if count < self.min_rows]
         notes = [note] if note else []
@@ -185,6 +187,7 @@ class Membership:
             note="; ".join(notes) or None,
             limits=(0.0, 1.0),
             step=case.row("forget"),
+            ranked=ranked,
         )
 
 

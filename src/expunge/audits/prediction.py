@@ -22,6 +22,7 @@ measured against the other ones (see `Case.beside_retrained`).
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import ClassVar
 
 import torch
@@ -29,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from expunge.bootstrap import Values
 from expunge.case import Case, Evidence
 from expunge.data import Part
 from expunge.finding import Finding
@@ -91,6 +93,7 @@ class Prediction:
             higher="oblivion",
             note=missing,
             limits=(0.0, math.log(len(case.split.label_names))),
+            rows=lambda evidence: entropy(evidence.logits[part]).numpy(),
         )
 
     def _alignment(self, part: Part, case: Case) -> Finding:
@@ -111,8 +114,13 @@ class Prediction:
 
     def _churn(self, part: Part, case: Case) -> Finding:
         def distance(evidence: Evidence, others: Sequence[Evidence]) -> float:
-            rates = [churn(evidence.logits[part], other.logits[part]) for other in others]
-            return sum(rates) / len(rates)
+            return fmean(churn(evidence.logits[part], other.logits[part]) for other in others)
+
+        def rates(evidence: Evidence) -> Values:
+            answers = evidence.logits[part].argmax(dim=1)
+            others = torch.stack([other.logits[part].argmax(dim=1) for other in case.retrained])
+            shares: Values = (others != answers).double().mean(dim=0).numpy()
+            return shares
 
         missing = case.missing(part)
         return case.measure(
@@ -125,6 +133,7 @@ class Prediction:
             paired=True,
             limits=(0.0, 1.0),
             step=case.row(part),
+            rows=rates if len(case.retrained) > 1 else None,
         )
 
 

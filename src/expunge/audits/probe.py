@@ -24,7 +24,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from expunge.audits.accuracy import accuracy
+from expunge.audits.accuracy import accuracy, correct
 from expunge.case import Case, Evidence
 from expunge.data import Part
 from expunge.finding import Finding
@@ -120,6 +120,11 @@ class Probe:
             note=missing,
             limits=(0.0, 1.0),
             step=case.row(part),
+            rows=None
+            if missing
+            else lambda evidence: correct(
+                fitted[evidence][depth](evidence.features[depth][part]), evidence.feature_labels[part]
+            ),
         )
 
 

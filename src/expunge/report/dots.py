@@ -19,6 +19,8 @@ class Dots:
     retrained: float | None
     band: tuple[float, float] | None
     """Left edge and width."""
+    interval: tuple[float, float] | None
+    """Both ends."""
     low: str
     """The number at the left end of the scale."""
     high: str
@@ -27,10 +29,10 @@ class Dots:
 def dots(finding: Finding) -> Dots | None:
     """Return the places of a finding's numbers, or None if fewer than two numbers are known.
 
-    The scale spans them and the band. It is never narrower than a hundredth of the largest number, or a twentieth for
-    shares, so that a difference that means nothing does not look like one.
+    The scale spans them, the band and the interval. It is never narrower than a hundredth of the largest number, or a
+    twentieth for shares, so that a difference that means nothing does not look like one.
     """
-    numbers = [finding.original, finding.unlearned, finding.retrained, *(finding.band or ())]
+    numbers = [finding.original, finding.unlearned, finding.retrained, *(finding.band or ()), *(finding.interval or ())]
     known = [_possible(number, finding) for number in numbers if number is not None and math.isfinite(number)]
     if len(known) < 2:
         return None
@@ -48,13 +50,14 @@ def dots(finding: Finding) -> Dots | None:
             return None
         return round(EDGE + (100 - 2 * EDGE) * (_possible(number, finding) - low) / (high - low), 2)
 
-    ends = [place(end) for end in finding.band or ()]
-    start, end = (ends[0], ends[1]) if len(ends) == 2 else (None, None)
+    start, end = (place(number) for number in finding.band or (None, None))
+    low_end, high_end = (place(number) for number in finding.interval or (None, None))
     return Dots(
         original=place(finding.original),
         unlearned=place(finding.unlearned),
         retrained=place(finding.retrained),
         band=None if start is None or end is None else (start, max(round(end - start, 2), 0.8)),
+        interval=None if low_end is None or high_end is None else (low_end, high_end),
         low=value(low, finding.name),
         high=value(high, finding.name),
     )

@@ -72,6 +72,8 @@ class Line:
     title: str
     meaning: str
     note: str | None
+    interval: str | None
+    """Where the unlearned model's number would be with other rows."""
     numbers: tuple[tuple[str, str], ...]
     """Column and text."""
     state: str
@@ -95,10 +97,10 @@ def render(result: Result) -> str:
     style, its script and its pictures, and forbids the browser to load anything else.
     """
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    environment.filters |= {"label": _label, "clip": clip, "count": count, "seconds": seconds}
+    environment.filters |= {"label": label, "clip": clip, "count": count, "seconds": seconds}
     forgotten = forgotten_classes(result)
     charts = [one for finding in result.findings if (one := chart(finding, forgotten)) is not None]
-    return environment.from_string(_read("page.html.j2")).render(
+    return environment.from_string(read_text("page.html.j2")).render(
         result=result,
         verdict=_tight(verdict(result)),
         heading=f"Forgetting {asked(result)}",
@@ -117,13 +119,14 @@ def render(result: Result) -> str:
         environment=result.environment,
         toml=_toml(result),
         references=result.experiment.get("references"),
-        style=Markup(_read("style.css")),  # noqa: S704  # our own file
-        script=Markup(_read("draw.js")),  # noqa: S704  # our own file
+        style=Markup(read_text("style.css")),  # noqa: S704  # our own file
+        script=Markup(read_text("draw.js")),  # noqa: S704  # our own file
         plotly=Markup(get_plotlyjs()) if charts else None,  # noqa: S704  # the library
     )
 
 
-def _read(name: str) -> str:
+def read_text(name: str) -> str:
+    """Return a file of the report."""
     return resources.files("expunge.report").joinpath(name).read_text(encoding="utf-8")
 
 
@@ -132,7 +135,7 @@ def _tight(text: str) -> str:
     return text.replace(" %", "\u00a0%")
 
 
-def _label(text: str, limit: int = 40) -> Markup:
+def label(text: str, limit: int = 40) -> Markup:
     """Return text clipped; hovering shows more of it."""
     short = clip(text, limit)
     whole = clean(text)
@@ -213,6 +216,7 @@ def _line(finding: Finding) -> Line:
         title=_tight(title(finding.name)),
         meaning=clip(finding.meaning, 400),
         note=clip(finding.note, 400) if finding.note else None,
+        interval=_tight(span(finding.interval, finding.name)) if finding.interval else None,
         numbers=(*numbers, ("band", _tight(band))),
         state="for information" if finding.level is None else state,
         way=way(finding),
