@@ -158,8 +158,8 @@ def alignment(first: Float[Tensor, "rows classes"], second: Float[Tensor, "rows 
 
     A constant added to all logits of a row changes no probability, and does not count.
     """
-    rows = (logits.double() - logits.double().mean(dim=1, keepdim=True) for logits in (first, second))
-    return float(cosine_similarity(*rows, dim=1).mean())
+    centred = [logits.double() - logits.double().mean(dim=1, keepdim=True) for logits in (first, second)]
+    return float(cosine_similarity(centred[0], centred[1], dim=1).mean())
 
 
 def churn(first: Float[Tensor, "rows classes"], second: Float[Tensor, "rows classes"]) -> float:
