@@ -72,8 +72,14 @@ def audited(case: Case) -> dict[str, Any]:
 
 
 def short(finding: Finding) -> dict[str, Any]:
-    names = ("name", "level", "original", "unlearned", "retrained", "band", "inside", "informative", "miss")
-    return {name: getattr(finding, name) for name in names}
+    numbers = {name: digits(getattr(finding, name)) for name in ("original", "unlearned", "retrained")}
+    band = [digits(end) for end in finding.band] if finding.band else None
+    names = ("name", "level", "inside", "informative", "miss")
+    return {name: getattr(finding, name) for name in names} | numbers | {"band": band}
+
+
+def digits(number: float | None) -> float | None:
+    return None if number is None else float(f"{number:.6g}")
 
 
 def world(
@@ -157,6 +163,13 @@ def show(summary: dict[str, Any]) -> None:
         print(f"{name:16} {row['cases']:5d} {row['passes_all']:6.2f} {levels}  {row['misses']}")
 
 
+def as_text(record: dict[str, Any]) -> str:
+    """Return a record as JSON with each of its rows on one line."""
+    head = json.dumps({key: value for key, value in record.items() if key != "rows"}, indent=1)
+    lines = ",\n".join(json.dumps(row) for row in record["rows"])
+    return f'{head.removesuffix("\n}")},\n "rows": [\n{lines}\n]}}\n'
+
+
 def before(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of an interrupted run with the same settings, to go on from."""
     if not path.exists():
@@ -213,7 +226,7 @@ def main() -> None:
                 "not_informative": uninformative(rows),
                 "rows": rows,
             }
-            arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+            arguments.out.write_text(as_text(record))
 
 
 if __name__ == "__main__":
