@@ -167,7 +167,7 @@ def as_text(record: dict[str, Any]) -> str:
     """Return a record as JSON with each of its rows on one line."""
     head = json.dumps({key: value for key, value in record.items() if key != "rows"}, indent=1)
     lines = ",\n".join(json.dumps(row) for row in record["rows"])
-    return f'{head.removesuffix("\n}")},\n "rows": [\n{lines}\n]}}\n'
+    return head.removesuffix("\n}") + ',\n "rows": [\n' + lines + "\n]}\n"
 
 
 def before(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
