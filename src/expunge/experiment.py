@@ -80,6 +80,8 @@ class Experiment:
     """Number of models retrained with other seeds; two or more give bands."""
     population: int = 0
     """Number of further unlearned models, each from an original of its own; audits of populations need them."""
+    stacked: int = 0
+    """The most small networks of a population to train at once, as one stack; 0 trains one after another."""
     seed: int = 0
 
 
@@ -87,7 +89,8 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
     """Return the experiment that plain values, as read from TOML, describe.
 
     Tables are ``dataset``, ``network``, ``training``, ``request``, ``method``; ``audits`` is a list of names or of
-    tables with a name; ``references``, ``population`` and ``seed`` are numbers. What is left out has its default.
+    tables with a name; ``references``, ``population``, ``stacked`` and ``seed`` are numbers. What is left out has its
+    default.
 
     Raises:
         SettingsError: A key or a setting is unknown or wrong.
@@ -101,6 +104,7 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
         "audits": lambda value: tuple(build("audits", {"name": v} if isinstance(v, str) else v) for v in value),
         "references": lambda value: from_mapping(_Numbers, {"references": value}).references,
         "population": lambda value: from_mapping(_Numbers, {"population": value}).population,
+        "stacked": lambda value: from_mapping(_Numbers, {"stacked": value}).stacked,
         "seed": lambda value: from_mapping(_Numbers, {"seed": value}).seed,
     }
     for key, value in values.items():
@@ -118,6 +122,7 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
 class _Numbers:
     references: Annotated[int, Ge(0)] = 5
     population: Annotated[int, Ge(0)] = 0
+    stacked: Annotated[int, Ge(0)] = 0
     seed: int = 0
 
 
@@ -202,6 +207,7 @@ def recipe_for(experiment: Experiment, network: nn.Module, data: Data, parts: Sp
         parts=parts,
         training=experiment.training,
         method=Retrain(training=experiment.training),
+        stacked=experiment.stacked,
     )
 
 
@@ -249,6 +255,7 @@ def to_values(experiment: Experiment, parts: Split) -> dict[str, Any]:
         "audits": [describe(audit) for audit in experiment.audits],
         "references": experiment.references,
         "population": experiment.population,
+        "stacked": experiment.stacked,
         "seed": experiment.seed,
     }
 
@@ -271,8 +278,8 @@ def as_reads(access: Mapping[Part, Count]) -> dict[str, dict[str, int]]:
 
 
 def with_retraining(bill: Bill, references: Sequence[Member]) -> Bill:
-    """Return a bill with the mean seconds of one retraining, if there was any, and how many came from the cache."""
-    if not references:
-        return bill
+    """Return a bill with the mean seconds of one retraining, if any was by itself, and how many came from the cache."""
+    seconds = mean_seconds(references)
+    retraining = {} if seconds is None else {"retrain": seconds}
     reused = sum(reference.reused for reference in references)
-    return replace(bill, seconds=bill.seconds | {"retrain": mean_seconds(references)}, reused=reused)
+    return replace(bill, seconds=bill.seconds | retraining, reused=reused)

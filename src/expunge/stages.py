@@ -128,13 +128,14 @@ def audit_folders(
     *,
     overwrite: bool,
     references: int = 0,
+    stacked: int = 0,
     cache: Cache | None = None,
     workers: Workers = HERE,
 ) -> Result:
     """Audit an unlearned model beside its original and retrained models, and write the result.
 
     Cost and reads are those in the unlearned folder's ``forget.json``, and None if it has none. So many further
-    `references` are trained as the original was, or found in the cache.
+    `references` are trained as the original was, or found in the cache; `stacked` of them at once, or one by one if 0.
 
     Raises:
         ExpungeError: Something that the caller can put right; nothing is written.
@@ -145,7 +146,7 @@ def audit_folders(
     parts = split(data, request)
     grown: list[Member] = []
     if references:
-        recipe = _recipe(original, original_dir, dataset, data, parts)
+        recipe = replace(_recipe(original, original_dir, dataset, data, parts), stacked=stacked)
         grown = grow(recipe, references, runtime, cache=cache, workers=workers)
     retrained = [*(other.model for other in given), *(member.model for member in grown)]
     record = read(Record, unlearned_dir / RECORD) if (unlearned_dir / RECORD).exists() else None
@@ -158,6 +159,7 @@ def audit_folders(
         "method": record.experiment["method"] if record else None,
         "audits": [describe(audit) for audit in audits],
         "references": len(retrained),
+        "stacked": stacked,
         "seed": runtime.seed,
     }
     if record and record.experiment["request"] != told["request"]:
