@@ -137,6 +137,9 @@ def scores(
 ) -> Float[Tensor, " rows"]:
     """Return the share of the population that each row is at least gamma times likelier than.
 
+    It is of the whole population also where a row is not compared with itself: shares of n and of n - 1 would set apart
+    rows that are likelier than equally many.
+
     Args:
         own: Relative probabilities of the rows.
         population: Those of the population.
@@ -145,6 +148,4 @@ def scores(
     """
     ordered = population.sort().values
     below = torch.searchsorted(ordered, own / gamma, right=True).double()
-    if not within:
-        return below / len(population)
-    return (below - int(gamma <= 1)) / (len(population) - 1)
+    return (below - int(within and gamma <= 1)) / len(population)
