@@ -30,6 +30,7 @@ from expunge.population import (
     Workers,
     as_backend,
     grow,
+    grow_both,
     mean_seconds,
     member_key,
     member_seed,
@@ -262,6 +263,18 @@ def test_unlearned_models_come_each_from_an_original_of_its_own(toy: Toy, recipe
     for member, original in zip(members, originals, strict=True):
         assert weights(member)["head.bias"] != weights(original)["head.bias"]
         assert weights(member)["head.weight"][0] == weights(original)["head.weight"][0]
+
+
+def test_no_model_is_retrained_and_unlearned_at_once(toy: Toy, recipe: Recipe, tmp_path: Path) -> None:
+    assert recipe.method is not None
+    references, further = grow_both(recipe, recipe.method, 2, 1, toy.runtime, cache=Cache(tmp_path))
+    assert [weights(one) for one in (*references, *further)] == [
+        weights(one) for one in grow(recipe, 3, toy.runtime, cache=Cache(tmp_path))
+    ]
+    references, masked = grow_both(recipe, HeadMask(), 2, 1, toy.runtime, cache=Cache(tmp_path))
+    assert all(one.reused for one in references)
+    expected = grow(replace(recipe, method=HeadMask()), 1, toy.runtime, cache=Cache(tmp_path))
+    assert [weights(one) for one in masked] == [weights(one) for one in expected]
 
 
 def test_the_global_generator_is_left_alone(toy: Toy, recipe: Recipe, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from expunge.forgetting import run_method
 from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
-from expunge.population import HERE, Member, Recipe, Workers, grow, mean_seconds
+from expunge.population import HERE, Member, Recipe, Workers, grow_both, mean_seconds
 from expunge.population import retrain as retrain
 from expunge.report.page import render
 from expunge.result import Bill, Picture, Result, environment, reached
@@ -163,11 +163,17 @@ def run(
         )
 
         recipe = recipe_for(experiment, original, data, parts)
-        references = grow(recipe, experiment.references, runtime, cache=cache, workers=workers)
+        references, population = grow_both(
+            recipe,
+            experiment.method,
+            experiment.references,
+            experiment.population,
+            runtime,
+            cache=cache,
+            workers=workers,
+        )
         for number, reference in enumerate(references, start=1):
             save_model(reference.model, folder / f"retrained-{number}", data, about)
-        unlearned = replace(recipe, method=experiment.method)
-        population = grow(unlearned, experiment.population, runtime, cache=cache, workers=workers)
 
         case = open_case(
             parts,

@@ -153,6 +153,29 @@ def grow(
     return [found[number] for number in numbers]
 
 
+def grow_both(
+    recipe: Recipe,
+    method: Method,
+    references: int,
+    unlearned: int,
+    runtime: Runtime,
+    *,
+    cache: Cache | None = None,
+    workers: Workers = HERE,
+) -> tuple[list[Member], list[Member]]:
+    """Return the first retrained models of a recipe, and as many unlearned by a method as are wanted; see `grow`.
+
+    No model is in both: where the method is to retrain as the recipe does, the unlearned are those that come next.
+    """
+    if method == recipe.method:
+        members = grow(recipe, references + unlearned, runtime, cache=cache, workers=workers)
+        return members[:references], members[references:]
+    return (
+        grow(recipe, references, runtime, cache=cache, workers=workers),
+        grow(replace(recipe, method=method), unlearned, runtime, cache=cache, workers=workers),
+    )
+
+
 def member_key(recipe: Recipe, seed: int, runtime: Runtime, rows: str) -> dict[str, Any]:
     """Return everything that decides the weights of one model, as plain values.
 

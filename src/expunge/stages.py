@@ -26,7 +26,7 @@ from expunge.files import check_free, new_folder, write_text
 from expunge.forgetting import Forgotten, run_method
 from expunge.methods.retrain import Retrain
 from expunge.network import Network, architecture, rebuild
-from expunge.population import HERE, Member, Recipe, Workers, grow
+from expunge.population import HERE, Member, Recipe, Workers, grow, grow_both
 from expunge.result import Record, Result, read
 from expunge.runtime import Runtime
 from expunge.settings import describe, from_mapping, to_mapping
@@ -196,10 +196,7 @@ def population_of(
     with runtime.seeded("train/init"):
         network = experiment.network.build(data)
     recipe = recipe_for(experiment, network, data, split(data, experiment.request))
-    return (
-        grow(recipe, count, runtime, cache=cache, workers=workers),
-        grow(replace(recipe, method=experiment.method), unlearned, runtime, cache=cache, workers=workers),
-    )
+    return grow_both(recipe, experiment.method, count, unlearned, runtime, cache=cache, workers=workers)
 
 
 def load_for(checkpoint: Checkpoint, dataset: Dataset) -> Data:
