@@ -16,7 +16,7 @@ from cases import CLASSES, Logits, assert_same_numbers, make_case, make_labels, 
 from expunge.audits._populations import margins
 from expunge.audits.klom import Klom, klom
 from expunge.audits.neurips_score import NeuripsScore, epsilons, final, points
-from expunge.audits.u_lira import ULira, accuracy, area
+from expunge.audits.u_lira import ULira, accuracy, area, pair_scores
 from expunge.case import Audit, Case, Evidence
 from expunge.data import Part
 
@@ -151,6 +151,9 @@ def test_u_lira_is_the_attack_by_another_way() -> None:
     rows = [([draw.gauss(0, 1) for _ in range(6)], [draw.gauss(1, 1.5) for _ in range(6)]) for _ in range(4)]
     pairs = [pair for first, second in rows for pair in slow_pairs(first, second, 0.01)]
     first, second = (torch.tensor([row[kind] for row in rows]).double().T for kind in (0, 1))
+    for found, kind in zip(pair_scores(first, second, 0.01), (0, 1), strict=True):
+        by_row = found.expand(6, 6, 4).movedim(2, 0).flatten().tolist()
+        assert by_row == pytest.approx([pair[kind] for pair in pairs], abs=1e-5)
     assert area(first, second, 0.01) == pytest.approx(fmean((a > b) + (a == b) / 2 for a, b in pairs))
     assert accuracy(first, second, 0.01) == pytest.approx(fmean(((a > 0) + (b < 0)) / 2 for a, b in pairs))
 
