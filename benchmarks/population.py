@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ import torch
 from expunge.data import Request, split
 from expunge.datasets.digits import Digits
 from expunge.methods.retrain import Retrain
-from expunge.network import Network, rebuild
-from expunge.population import Recipe, Workers, grow, member_seed, train_stacked
+from expunge.network import Network
+from expunge.population import Recipe, Workers, grow
 from expunge.result import environment
 from expunge.runtime import open_runtime
 from expunge.settings import to_mapping
@@ -50,9 +51,9 @@ def measure(network: Network, models: int, training: Training, repeats: int, job
         training=training,
         method=Retrain(training=training),
     )
-    seeds = [member_seed(0, number) for number in range(1, models + 1)]
+    stack = replace(recipe, stacked=models)
     ways: dict[str, Callable[[], object]] = {
-        "stacked": lambda: train_stacked(rebuild(recipe.network), parts["retain"], runtime, training, seeds),
+        "stacked": lambda: grow(stack, models, runtime),
         "one after another": lambda: grow(recipe, models, runtime),
         f"{jobs} processes": lambda: grow(recipe, models, runtime, workers=Workers(jobs=jobs)),
     }

@@ -143,6 +143,7 @@ def permuted(case: Case) -> Case:
         original=reorder(case.original),
         unlearned=reorder(case.unlearned),
         retrained=tuple(reorder(evidence) for evidence in case.retrained),
+        unlearned_population=tuple(reorder(evidence) for evidence in case.unlearned_population),
     )
 
 

@@ -36,7 +36,7 @@ def slow_scores(evidence: Evidence, others: list[Evidence], part: Part) -> list[
     found = []
     for row in range(SIZES[part]):
         population = [z for z in range(SIZES["retain_test"]) if not (part == "retain_test" and z == row)]
-        found.append(sum(ratio(part, row) / ratio("retain_test", z) >= 2 for z in population) / len(population))
+        found.append(sum(ratio(part, row) / ratio("retain_test", z) >= 2 for z in population) / SIZES["retain_test"])
     return found
 
 
@@ -70,8 +70,16 @@ def test_numbers_by_hand() -> None:
     assert relative(torch.tensor([0.5]), torch.tensor([[0.1], [0.4]]), 1.0).item() == pytest.approx(2)
     population = torch.tensor([1.0, 2.0, 4.0, 8.0])
     assert scores(torch.tensor([4.0, 1.0, 99.0]), population, 2.0, within=False).tolist() == [0.5, 0, 1]
-    assert scores(population, population, 2.0, within=True).tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
-    assert scores(population, population, 1.0, within=True).tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert scores(population, population, 2.0, within=True).tolist() == [0, 0.25, 0.5, 0.75]
+    assert scores(population, population, 1.0, within=True).tolist() == [0, 0.25, 0.5, 0.75]
+
+
+def test_rows_that_are_likelier_than_equally_many_are_not_set_apart() -> None:
+    """Rows to forget are compared with one row more than unseen rows are; that must not rank them."""
+    unseen = torch.tensor([0.1] + [1.0] * 9)
+    mine, theirs = scores(torch.ones(5), unseen, 2.0, within=False), scores(unseen, unseen, 2.0, within=True)[1:]
+    assert mine.tolist() == [0.1] * 5
+    assert theirs.tolist() == [0.1] * 9
 
 
 def test_a_model_that_still_knows_the_rows_is_outside_and_one_like_the_retrained_inside() -> None:

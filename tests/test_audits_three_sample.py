@@ -10,6 +10,7 @@ from torch import Tensor
 from cases import CLASSES, assert_same_numbers, by_name, make_case, make_labels, make_logits, permuted, state
 from expunge.audits.three_sample import ThreeSample, relative_test
 from expunge.case import Case
+from expunge.finding import UNINFORMATIVE, finding
 
 
 def slow_test(model: Tensor, retrained: Tensor, original: Tensor) -> float:
@@ -88,6 +89,16 @@ def test_a_model_like_the_original_fails_and_one_like_the_retrained_passes(like:
     assert found.original is not None
     assert found.original > 0.99
     assert found.retrained == pytest.approx(0, abs=0.01)
+
+
+def test_the_widened_band_decides_what_is_informative() -> None:
+    """The original's 0.005 is outside where retrained models fall, and yet passes at a significance of 0.01."""
+    found = finding("x", original=0.005, unlearned=0.5, retrained=[1e-4, 2e-4, 3e-4], level=1, meaning="")
+    assert (found.informative, found.inside) == (True, False)
+    widened = ThreeSample()._one_sided(found, 0.5, 0.01)
+    assert (widened.informative, widened.band, widened.note) == (False, (0.0, 0.01), UNINFORMATIVE)
+    strict = ThreeSample()._one_sided(found, 0.5, 0.004)
+    assert (strict.informative, strict.note, strict.inside) == (True, None, False)
 
 
 def test_few_rows_only_inform() -> None:

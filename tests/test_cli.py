@@ -223,6 +223,35 @@ def test_a_population_is_built_once_and_run_and_audit_take_from_it(
     assert json.loads(out)["models"] == []
 
 
+def test_a_stacked_population_is_built_once_and_run_and_audit_take_from_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "cache"))
+    toml, folder = tmp_path / "small.toml", tmp_path / "run"
+    toml.write_text("stacked = 64\npopulation = 2\n" + SMALL_TOML)
+    code, out, err = call(capsys, "population", "build", str(toml), "--count", "3", "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert out.startswith("3 retrained models, 0 of them from the cache.\n2 unlearned models, 0 of them")
+    code, out, err = call(capsys, "--json", "run", str(toml), "--out", str(folder), "--device", "cpu")
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert (told["cost"]["reused"], told["experiment"]["stacked"]) == (2, 64)
+    assert "retrain" not in told["cost"]["seconds"]  # a share of a stack is not what one retraining takes
+    words = ["run", str(toml), "--device", "cpu", "--out", str(folder), "--overwrite"]
+    code, out, _ = call(capsys, "--json", *words, "--stacked", "0")
+    assert json.loads(out)["cost"]["reused"] == 0
+
+    shapes = ["--data", "shapes", *(word for key in ("classes=4", "size=8", "train_rows=160", "test_rows=80")
+                                    for word in ("--set", f"dataset.{key}"))]  # fmt: skip
+    models = [str(folder / "original"), str(folder / "unlearned")]
+    words = ["audit", *models, *shapes, "--classes", "1", "--device", "cpu", "--out", str(tmp_path / "a.json")]
+    code, out, _ = call(capsys, "--json", *words, "--references", "3", "--stacked", "2")
+    assert (code, json.loads(out)["experiment"]["stacked"]) == (0, 2)
+    code, out, _ = call(capsys, "--json", "population", "list")
+    stacked = [model["entry"]["key"].get("stacked", False) for model in json.loads(out)["models"]]
+    assert (stacked.count(True), stacked.count(False)) == (7, 4 + 2)  # nothing was trained twice
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -20,10 +20,24 @@ from expunge.checkpoint import WEIGHTS
 from expunge.data import Request, split
 from expunge.datasets.shapes import Shapes
 from expunge.errors import OutputError, SettingsError
+from expunge.experiment import with_retraining
 from expunge.methods.head_mask import HeadMask
 from expunge.methods.retrain import Retrain
-from expunge.network import copy_of
-from expunge.population import Member, Recipe, Workers, as_backend, grow, member_key, retrain
+from expunge.network import copy_of, rebuild
+from expunge.population import (
+    Member,
+    Recipe,
+    Workers,
+    as_backend,
+    grow,
+    grow_both,
+    mean_seconds,
+    member_key,
+    member_seed,
+    retrain,
+    train_stacked,
+)
+from expunge.result import Bill
 from expunge.rows import TensorRows
 from expunge.training import Training
 
@@ -89,12 +103,14 @@ def test_everything_that_decides_the_weights_is_in_the_key(toy: Toy, recipe: Rec
         key(replace(recipe, parts=split(other_files, Request(classes=(1,))))),
         key(replace(recipe, training=replace(TRAINING, epochs=2))),
         key(replace(recipe, method=None)),
+        key(replace(recipe, stacked=2)),
         key(replace(recipe, method=HeadMask())),
         key(frozen),
         key(moved),
     ]
     assert len(set(names)) == len(names)
     assert key(recipe) == key(replace(recipe, network=copy_of(recipe.network)))
+    assert key(replace(recipe, stacked=2)) == key(replace(recipe, stacked=64))
     for field, value in (("precision", "64-true"), ("seed", 5)):
         changed = member_key(recipe, 0, toy.runtime, "") | {field: value}
         assert name_of(changed) != name_of(member_key(recipe, 0, toy.runtime, ""))
@@ -157,6 +173,60 @@ def test_the_weights_do_not_depend_on_the_number_of_jobs(toy: Toy, recipe: Recip
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.parametrize("kind", ["originals", "retrained"])
+def test_a_stacked_population_is_stacks_of_its_seeds_and_is_found_again(
+    toy: Toy, recipe: Recipe, tmp_path: Path, kind: str
+) -> None:
+    recipe = replace(recipe, stacked=2, method=recipe.method if kind == "retrained" else None)
+    members = grow(recipe, 3, toy.runtime, cache=Cache(tmp_path))
+    rows, stage = (recipe.parts["retain"], "retrain") if kind == "retrained" else (toy.data.train, "train")
+    seeds = [member_seed(toy.runtime.seed, number) for number in (1, 2, 3)]
+    states = train_stacked(rebuild(toy.model), rows, toy.runtime, TRAINING, seeds, stage=stage, at_once=2)
+    one_by_one = grow(replace(recipe, stacked=0), 3, toy.runtime)
+    for member, state, other in zip(members, states, one_by_one, strict=True):
+        assert weights(member) == {name: value.tolist() for name, value in state.items()}
+        for name, value in other.model.state_dict().items():
+            torch.testing.assert_close(member.model.state_dict()[name], value, rtol=0, atol=0.01, msg=name)
+        assert (member.stacked, member.reused, other.stacked) == (True, False, False)
+    again = grow(recipe, 4, toy.runtime, cache=Cache(tmp_path))
+    assert [member.reused for member in again] == [True, True, True, False]
+    assert [weights(member) for member in again[:3]] == [weights(member) for member in members]
+    assert all(member.stacked for member in again)
+
+
+def test_what_was_stacked_is_never_taken_for_what_was_not(toy: Toy, recipe: Recipe, tmp_path: Path) -> None:
+    cache, stacked = Cache(tmp_path), replace(recipe, stacked=8)
+    grow(stacked, 1, toy.runtime, cache=cache)
+    assert [member.reused for member in grow(recipe, 1, toy.runtime, cache=cache)] == [False]
+    assert [member.reused for member in grow(stacked, 1, toy.runtime, cache=cache)] == [True]
+    masks = replace(recipe, method=HeadMask())
+    grow(masks, 1, toy.runtime, cache=cache)
+    assert [member.reused for member in grow(replace(masks, stacked=8), 1, toy.runtime, cache=cache)] == [False]
+
+
+def test_methods_unlearn_stacked_originals_one_after_another(toy: Toy, recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(recipe, stacked=2)
+    members = grow(replace(recipe, method=HeadMask()), 2, toy.runtime, cache=Cache(tmp_path))
+    originals = grow(replace(recipe, method=None), 2, toy.runtime, cache=Cache(tmp_path))
+    assert [original.reused for original in originals] == [True, True]
+    for member, original in zip(members, originals, strict=True):
+        assert not member.stacked
+        assert weights(member)["head.weight"][0] == weights(original)["head.weight"][0]
+
+
+def test_a_share_of_a_stack_is_not_given_for_the_time_of_one_retraining(toy: Toy) -> None:
+    alone, stacked = (
+        Member(model=toy.model, seconds=seconds, reused=True, stacked=one)
+        for seconds, one in ((4.0, False), (0.1, True))
+    )
+    assert mean_seconds([alone, stacked]) == 4.0
+    assert mean_seconds([stacked]) is None
+    bill = Bill(seconds={"total": 1.0}, flops=1, epoch_equivalents=None, peak_memory_bytes=1)
+    assert with_retraining(bill, [stacked]) == replace(bill, reused=1)
+    assert with_retraining(bill, [alone]) == replace(bill, seconds={"total": 1.0, "retrain": 4.0}, reused=1)
+    assert with_retraining(bill, []) == bill
+
+
 def test_processes_fill_the_cache_that_a_run_without_them_uses(toy: Toy, recipe: Recipe, tmp_path: Path) -> None:
     made = grow(recipe, 2, toy.runtime, cache=Cache(tmp_path), workers=Workers(jobs=2))
     assert [member.reused for member in made] == [False, False]
@@ -193,6 +263,18 @@ def test_unlearned_models_come_each_from_an_original_of_its_own(toy: Toy, recipe
     for member, original in zip(members, originals, strict=True):
         assert weights(member)["head.bias"] != weights(original)["head.bias"]
         assert weights(member)["head.weight"][0] == weights(original)["head.weight"][0]
+
+
+def test_no_model_is_retrained_and_unlearned_at_once(toy: Toy, recipe: Recipe, tmp_path: Path) -> None:
+    assert recipe.method is not None
+    references, further = grow_both(recipe, recipe.method, recipe.parts, 2, 1, toy.runtime, cache=Cache(tmp_path))
+    assert [weights(one) for one in (*references, *further)] == [
+        weights(one) for one in grow(recipe, 3, toy.runtime, cache=Cache(tmp_path))
+    ]
+    references, masked = grow_both(recipe, HeadMask(), recipe.parts, 2, 1, toy.runtime, cache=Cache(tmp_path))
+    assert all(one.reused for one in references)
+    expected = grow(replace(recipe, method=HeadMask()), 1, toy.runtime, cache=Cache(tmp_path))
+    assert [weights(one) for one in masked] == [weights(one) for one in expected]
 
 
 def test_the_global_generator_is_left_alone(toy: Toy, recipe: Recipe, tmp_path: Path) -> None:
@@ -247,8 +329,10 @@ def test_the_default_cache_is_where_the_platform_keeps_caches(
     assert Cache.default().folder == tmp_path / wanted / "expunge"
 
 
-def test_bad_workers_are_refused() -> None:
+def test_bad_workers_are_refused(recipe: Recipe) -> None:
     with pytest.raises(SettingsError, match="expected jobs >= 1, got 0"):
         Workers(jobs=0)
+    with pytest.raises(SettingsError, match="expected stacked >= 0, got -1"):
+        replace(recipe, stacked=-1)
     with pytest.raises(SettingsError, match="expected a backend local or ray, got 'moon'"):
         as_backend("moon")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from conftest import Toy
-from expunge.errors import DivergedError, SettingsError
+from expunge.errors import DivergedError, ModelError, SettingsError
 from expunge.network import Network, rebuild
 from expunge.population import train_stacked
 from expunge.rows import Rows, TakenRows, TensorRows
@@ -81,6 +81,48 @@ def test_a_scale_of_the_loss_is_refused(toy: Toy) -> None:
     object.__setattr__(runtime, "precision", "16-mixed")
     with pytest.raises(SettingsError, match="got '16-mixed': use bf16-mixed"):
         train_stacked(rebuild(toy.model), toy.data.train, runtime, Training(), SEEDS)
+
+
+class Dropping(nn.Sequential):
+    """Draws random numbers while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(0.5), nn.Linear(8, 4))
+
+
+class Branching(nn.Sequential):
+    """Goes a way that depends on what it computes."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, 4))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = super().forward(inputs)  # type: ignore[no-untyped-call]
+        return logits if logits.sum() > 0 else -logits
+
+
+class Averaging(nn.Sequential):
+    """Its norms count in Python."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.BatchNorm1d(64, momentum=None), nn.Linear(64, 4))
+
+
+@pytest.mark.parametrize("network", [Dropping(), Branching(), Averaging()], ids=lambda one: type(one).__name__)
+def test_a_network_that_cannot_be_stacked_is_told_in_one_line_with_the_way_out(toy: Toy, network: nn.Module) -> None:
+    with pytest.raises(ModelError) as raised:
+        train_stacked(rebuild(network), toy.data.train, toy.runtime, Training(epochs=1), SEEDS)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert message.startswith("expected a network that many of can be trained at once, got "
+                              f"{type(network).__name__} (vmap: ")  # fmt: skip
+    assert message.endswith("): train one after another, with stacked = 0")
+    assert len(message) < 350
+
+
+def test_dropout_that_drops_nothing_is_no_hindrance(toy: Toy) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.0), nn.Linear(64, 4))
+    assert len(train_stacked(rebuild(network), toy.data.train, toy.runtime, Training(epochs=1), SEEDS)) == 3
 
 
 def test_no_seeds_make_no_networks_and_the_global_generator_is_left_alone(toy: Toy) -> None:

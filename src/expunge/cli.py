@@ -24,6 +24,7 @@ from expunge.options import (
     RowsOption,
     SeedOption,
     SetOption,
+    StackedOption,
     cache_of,
     runtime_of,
     workers_of,
@@ -96,6 +97,7 @@ def run(
     no_cache: NoCacheOption = False,
     jobs: JobsOption = None,
     backend: BackendOption = "local",
+    stacked: StackedOption = None,
     overwrite: OverwriteOption = False,
     require: RequireOption = None,
 ) -> None:
@@ -109,6 +111,7 @@ def run(
     values = merge(from_toml(read_text(experiment)), from_assignments(assignments or []))
     chosen = experiment_from(values)
     chosen = chosen if seed is None else replace(chosen, seed=seed)
+    chosen = chosen if stacked is None else replace(chosen, stacked=stacked)
     folder = out or Path("runs") / experiment.stem
     result = run_experiment(
         chosen,
@@ -222,6 +225,7 @@ def audit(
     assignments: SetOption = None,
     jobs: JobsOption = None,
     backend: BackendOption = "local",
+    stacked: StackedOption = None,
     overwrite: OverwriteOption = False,
     require: RequireOption = None,
 ) -> None:
@@ -244,6 +248,7 @@ def audit(
         runtime_of(context, device, precision, seed),
         overwrite=overwrite,
         references=references,
+        stacked=stacked or 0,
         cache=cache_of(references == 0),
         workers=workers_of(jobs, backend),
     )

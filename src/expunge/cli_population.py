@@ -12,6 +12,7 @@ from expunge.options import (
     JobsOption,
     PrecisionOption,
     SetOption,
+    StackedOption,
     runtime_of,
     workers_of,
 )
@@ -38,6 +39,7 @@ def build(
     assignments: SetOption = None,
     jobs: JobsOption = None,
     backend: BackendOption = "local",
+    stacked: StackedOption = None,
 ) -> None:
     """Train the models that an experiment needs and the cache has not, for run and audit to take from there."""
     from dataclasses import replace
@@ -49,6 +51,7 @@ def build(
 
     chosen = experiment_from(merge(from_toml(read_text(experiment)), from_assignments(assignments or [])))
     chosen = chosen if seed is None else replace(chosen, seed=seed)
+    chosen = chosen if stacked is None else replace(chosen, stacked=stacked)
     cache = Cache.default()
     made = population_of(
         chosen,

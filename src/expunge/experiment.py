@@ -38,7 +38,7 @@ from expunge.forgetting import check_takes_rows, run_method
 from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
-from expunge.population import HERE, Member, Recipe, Workers, grow, mean_seconds
+from expunge.population import HERE, Member, Recipe, Workers, grow_both, mean_seconds
 from expunge.population import retrain as retrain
 from expunge.report.page import render
 from expunge.result import Bill, Picture, Result, environment, reached
@@ -87,6 +87,8 @@ class Experiment:
     """Number of models retrained with other seeds; two or more give bands."""
     population: int = 0
     """Number of further unlearned models, each from an original of its own; audits of populations need them."""
+    stacked: int = 0
+    """The most small networks of a population to train at once, as one stack; 0 trains one after another."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -98,8 +100,8 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
     """Return the experiment that plain values, as read from TOML, describe.
 
     Tables are ``dataset``, ``network``, ``training``, ``method``, and ``request`` or ``corruption``; ``audits`` is a
-    list of names or of tables with a name; ``references``, ``population`` and ``seed`` are numbers. What is left out
-    has its default.
+    list of names or of tables with a name; ``references``, ``population``, ``stacked`` and ``seed`` are numbers. What
+    is left out has its default.
 
     Raises:
         SettingsError: A key or a setting is unknown or wrong.
@@ -114,6 +116,7 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
         "audits": lambda value: tuple(build("audits", {"name": v} if isinstance(v, str) else v) for v in value),
         "references": lambda value: from_mapping(_Numbers, {"references": value}).references,
         "population": lambda value: from_mapping(_Numbers, {"population": value}).population,
+        "stacked": lambda value: from_mapping(_Numbers, {"stacked": value}).stacked,
         "seed": lambda value: from_mapping(_Numbers, {"seed": value}).seed,
     }
     for key, value in values.items():
@@ -133,6 +136,7 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
 class _Numbers:
     references: Annotated[int, Ge(0)] = 5
     population: Annotated[int, Ge(0)] = 0
+    stacked: Annotated[int, Ge(0)] = 0
     seed: int = 0
 
 
@@ -176,12 +180,18 @@ def run(
             forgotten.model, folder / "unlearned", data, parent.child(entry(experiment.method, parts, experiment.seed))
         )
 
-        recipe = recipe_for(experiment, original, data, task.whole)
-        references = grow(recipe, experiment.references, runtime, cache=cache, workers=workers)
+        references, population = grow_both(
+            recipe_for(experiment, original, data, task.whole),
+            experiment.method,
+            parts,
+            experiment.references,
+            experiment.population,
+            runtime,
+            cache=cache,
+            workers=workers,
+        )
         for number, reference in enumerate(references, start=1):
             save_model(reference.model, folder / f"retrained-{number}", data, about)
-        unlearned = replace(recipe, method=experiment.method, parts=parts)
-        population = grow(unlearned, experiment.population, runtime, cache=cache, workers=workers)
 
         case = open_case(
             task.whole,
@@ -225,6 +235,7 @@ def recipe_for(experiment: Experiment, network: nn.Module, data: Data, parts: Sp
         parts=parts,
         training=experiment.training,
         method=Retrain(training=experiment.training),
+        stacked=experiment.stacked,
     )
 
 
@@ -275,6 +286,7 @@ def to_values(experiment: Experiment, parts: Split) -> dict[str, Any]:
         "audits": [describe(audit) for audit in experiment.audits],
         "references": experiment.references,
         "population": experiment.population,
+        "stacked": experiment.stacked,
         "seed": experiment.seed,
     }
 
@@ -302,8 +314,8 @@ def as_reads(access: Mapping[Part, Count]) -> dict[str, dict[str, int]]:
 
 
 def with_retraining(bill: Bill, references: Sequence[Member]) -> Bill:
-    """Return a bill with the mean seconds of one retraining, if there was any, and how many came from the cache."""
-    if not references:
-        return bill
+    """Return a bill with the mean seconds of one retraining, if any was by itself, and how many came from the cache."""
+    seconds = mean_seconds(references)
+    retraining = {} if seconds is None else {"retrain": seconds}
     reused = sum(reference.reused for reference in references)
-    return replace(bill, seconds=bill.seconds | {"retrain": mean_seconds(references)}, reused=reused)
+    return replace(bill, seconds=bill.seconds | retraining, reused=reused)

@@ -36,6 +36,12 @@ JobsOption = Annotated[
     typer.Option(help="Processes that train models side by side, one thread each.", rich_help_panel="Machine"),
 ]
 BackendOption = Annotated[str, typer.Option(help="Where --jobs run: local or ray.", rich_help_panel="Machine")]
+StackedOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Small networks to train at once as one stack; 0: one after another.", rich_help_panel="Machine"
+    ),
+]
 RequireOption = Annotated[
     str | None, typer.Option(metavar="LEVEL", help="Exit with 1 unless the result reaches this level (L0 to L4).")
 ]

@@ -4,6 +4,11 @@ A population of retrained models says where retraining leads, of which one retra
 unlearned models says where a method leads: each is made by the method from an original of its own, since a method
 without randomness gives one original always the same model.
 
+Small networks that are trained from scratch can be trained many at once, as one stack. Sums are then taken in another
+order, which training makes more of: after some epochs the weights are others than those of one after another, though
+from the same seeds and as good as any. So the key of a model says whether it was stacked, and one is never taken for
+the other; how many were in its stack may move its last bits, and is no part of the key.
+
 Processes that train side by side have one PyTorch thread each, so that a model's weights do not depend on how many of
 them there are. Without them models are trained one after the other in this process, with all its threads; on a CPU the
 number of threads may move the last bits of a weight, and so is noted with each model but is no part of its key.
@@ -49,6 +54,12 @@ class Recipe:
     training: Training
     method: Method | None
     """How a model forgets: `Retrain` from scratch, any other from an original of its own. None makes originals."""
+    stacked: int = 0
+    """The most networks that are trained from scratch at once, as one stack; 0 trains one after another."""
+
+    def __post_init__(self) -> None:
+        if self.stacked < 0:
+            raise SettingsError(f"expected stacked >= 0, got {self.stacked}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +86,11 @@ class Member:
 
     model: nn.Module
     seconds: float
-    """What making it took, measured when it was made."""
+    """What making it took, measured when it was made; in a stack its share of what the stack took."""
     reused: bool
     """Whether it was made before and came from the cache."""
+    stacked: bool = False
+    """Whether it was trained in a stack, so that its seconds are not those of a training by itself."""
 
 
 def as_backend(word: str) -> Backend:
@@ -118,6 +131,7 @@ def grow(
     Raises:
         ExpungeError: Something that the caller can put right.
         SettingsError: Ray is asked for and not installed.
+        ModelError: Networks are to be stacked that cannot be.
     """
     numbers = range(1, count + 1)
     rows = fingerprint(_trained_on(recipe)) if cache and count else ""
@@ -126,18 +140,42 @@ def grow(
     for number, key in keys.items():
         hit = cache.find(key) if cache else None
         if hit is not None:
-            found[number] = Member(model=_with(recipe.network, hit[0]), seconds=hit[1].seconds, reused=True)
+            found[number] = _member(recipe, hit[0], hit[1].seconds, reused=True)
     missing = [number for number in numbers if number not in found]
     starts = dict.fromkeys(missing, recipe.network)
-    if missing and recipe.method is not None and not isinstance(recipe.method, Retrain):
+    if missing and not _from_scratch(recipe):
         originals = grow(replace(recipe, method=None), max(missing), runtime, cache=cache, workers=workers)
         starts = {number: originals[number - 1].model for number in missing}
     for made in _make_all(recipe, starts, runtime, workers):
-        model = _with(recipe.network, made.weights)
+        member = found[made.number] = _member(recipe, made.weights, made.seconds, reused=False)
         if cache:
-            cache.store(keys[made.number], model, recipe.data, made.seconds, made.threads)
-        found[made.number] = Member(model=model, seconds=made.seconds, reused=False)
+            cache.store(keys[made.number], member.model, recipe.data, made.seconds, made.threads)
     return [found[number] for number in numbers]
+
+
+def grow_both(
+    recipe: Recipe,
+    method: Method,
+    asked: Split,
+    references: int,
+    unlearned: int,
+    runtime: Runtime,
+    *,
+    cache: Cache | None = None,
+    workers: Workers = HERE,
+) -> tuple[list[Member], list[Member]]:
+    """Return the first retrained models of a recipe, and as many unlearned by a method as are wanted; see `grow`.
+
+    The method is told of what `asked` forgets, which may be less than the recipe leaves out. No model is in both: where
+    the method is to retrain as the recipe does, the unlearned are those that come next.
+    """
+    if method == recipe.method and asked.request == recipe.parts.request:
+        members = grow(recipe, references + unlearned, runtime, cache=cache, workers=workers)
+        return members[:references], members[references:]
+    return (
+        grow(recipe, references, runtime, cache=cache, workers=workers),
+        grow(replace(recipe, method=method, parts=asked), unlearned, runtime, cache=cache, workers=workers),
+    )
 
 
 def member_key(recipe: Recipe, seed: int, runtime: Runtime, rows: str) -> dict[str, Any]:
@@ -151,7 +189,7 @@ def member_key(recipe: Recipe, seed: int, runtime: Runtime, rows: str) -> dict[s
     """
     frozen = {name: weight for name, weight in recipe.network.named_parameters() if not weight.requires_grad}
     name = architecture(recipe.network)
-    return {
+    key = {
         "schema": SCHEMA,
         "torch": torch.__version__,
         "dataset": describe(recipe.dataset),
@@ -165,6 +203,7 @@ def member_key(recipe: Recipe, seed: int, runtime: Runtime, rows: str) -> dict[s
         "precision": runtime.precision,
         "device": runtime.device.type,
     }
+    return key | {"stacked": True} if recipe.stacked else key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +217,9 @@ class _Made:
 def _make_all(recipe: Recipe, starts: dict[int, nn.Module], runtime: Runtime, workers: Workers) -> Iterator[_Made]:
     """Yield models as they are done, in any order."""
     if not starts:
+        return
+    if recipe.stacked and _from_scratch(recipe):
+        yield from _make_stacked(recipe, list(starts), runtime)
         return
     if workers.jobs is None:
         for number, start in starts.items():
@@ -198,6 +240,21 @@ def _make_all(recipe: Recipe, starts: dict[int, nn.Module], runtime: Runtime, wo
         for made in parallel(tasks):
             advance(1)
             yield made
+
+
+def _make_stacked(recipe: Recipe, numbers: Sequence[int], runtime: Runtime) -> Iterator[_Made]:
+    training, stage = (
+        (recipe.method.training, "retrain") if isinstance(recipe.method, Retrain) else (recipe.training, "train")
+    )
+    for chunk in (numbers[start : start + recipe.stacked] for start in range(0, len(numbers), recipe.stacked)):
+        seeds = [member_seed(runtime.seed, number) for number in chunk]
+        here = runtime.fresh()
+        states = train_stacked(
+            rebuild(recipe.network), _trained_on(recipe), here, training, seeds, stage=stage, at_once=recipe.stacked
+        )
+        seconds, threads = here.cost.total / len(chunk), torch.get_num_threads()
+        for number, weights in zip(chunk, states, strict=True):
+            yield _Made(number=number, weights=weights, seconds=seconds, threads=threads)
 
 
 def _work(recipe: Recipe, start: nn.Module, number: int, seed: int, device: str, precision: str) -> _Made:
@@ -223,14 +280,19 @@ def _make(recipe: Recipe, start: nn.Module, runtime: Runtime, number: int) -> _M
     return _Made(number=number, weights=weights, seconds=seconds, threads=torch.get_num_threads())
 
 
+def _from_scratch(recipe: Recipe) -> bool:
+    return recipe.method is None or isinstance(recipe.method, Retrain)
+
+
 def _trained_on(recipe: Recipe) -> Rows:
     return recipe.parts["retain"] if isinstance(recipe.method, Retrain) else recipe.data.train
 
 
-def _with(network: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
-    model = copy_of(network)
+def _member(recipe: Recipe, weights: dict[str, Tensor], seconds: float, *, reused: bool) -> Member:
+    model = copy_of(recipe.network)
     model.load_state_dict(weights)
-    return model
+    stacked = recipe.stacked > 0 and _from_scratch(recipe)
+    return Member(model=model, seconds=seconds, reused=reused, stacked=stacked)
 
 
 @contextmanager
@@ -246,6 +308,7 @@ def _backend(name: Backend) -> Iterator[None]:
         yield
 
 
-def mean_seconds(members: Sequence[Member]) -> float:
-    """Return the mean of what making each took."""
-    return sum(member.seconds for member in members) / len(members)
+def mean_seconds(members: Sequence[Member]) -> float | None:
+    """Return the mean of what making each by itself took; None if none was made by itself."""
+    seconds = [member.seconds for member in members if not member.stacked]
+    return sum(seconds) / len(seconds) if seconds else None

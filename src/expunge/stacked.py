@@ -12,10 +12,13 @@ Source: "Model ensembling" of torch.func, https://docs.pytorch.org/tutorials/int
 Every network gets the weights that `training.fit` would give it, up to the rounding of sums in another order. One small
 matrix product costs the processor as much as sixty-four in one call, which is where the time is saved.
 
-Differences from one after another: dropout draws from one stream for the whole stack.
+Not every network can be stacked. One that draws random numbers while it trains, as dropout does, would depend on the
+others in its stack; one whose course depends on numbers that it computes has no single course for all. Both are
+refused.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -24,7 +27,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional
 
-from expunge.errors import DivergedError, SettingsError
+from expunge.errors import DivergedError, ModelError, SettingsError
 from expunge.rows import Rows
 from expunge.runtime import Runtime, batch_starts, count_batches
 from expunge.training import Training, make_schedule, optimizer_of
@@ -45,8 +48,7 @@ def train_stacked(
     Args:
         build: Makes a network with fresh weights from torch's global generator.
         rows: What to train on.
-        runtime: Where; for each seed the streams ``{stage}/init`` and ``{stage}/order`` are drawn from, and from the
-            first seed's ``{stage}/dropout`` for all.
+        runtime: Where; for each seed the streams ``{stage}/init`` and ``{stage}/order`` are drawn from.
         training: How.
         seeds: One per network.
         stage: Name for progress, cost and random streams.
@@ -54,6 +56,7 @@ def train_stacked(
 
     Raises:
         SettingsError: The precision needs a scale of the loss per network, as 16-mixed does.
+        ModelError: The network cannot be stacked.
         DivergedError: A network's loss was not finite.
     """
     if runtime.precision == "16-mixed":
@@ -92,15 +95,15 @@ def _train(
     ) -> Float[Tensor, ""]:
         return functional.cross_entropy(functional_call(one, (weights, buffers), (inputs,)), labels)
 
-    losses_of = vmap(loss_of, randomness="different")
+    losses_of = vmap(loss_of, randomness="error")
     steps = count_batches(len(rows), training.batch_size, training.epochs)
     optimizer = optimizer_of([weights[name] for name in weights if name in trained], training)
     schedule = make_schedule(optimizer, training, steps)
     total = torch.zeros(len(networks), device=runtime.device, dtype=dtype)
-    with streams[0].seeded(f"{stage}/dropout"), runtime.stage(stage, steps) as advance:
+    with runtime.stage(stage, steps) as advance:
         for inputs, labels in _batches(rows, streams, training, stage):
             optimizer.zero_grad()
-            with runtime.fabric.autocast():
+            with runtime.fabric.autocast(), _stackable(one):
                 losses = losses_of(weights, buffers, inputs.to(runtime.device, dtype), labels.to(runtime.device))
             torch.autograd.backward(losses.sum())
             optimizer.step()
@@ -112,6 +115,21 @@ def _train(
         raise DivergedError(f"expected finite losses in {stage}, got others with seeds {bad}: lower the learning rate")
     stacked = {name: value.detach().cpu() for name, value in (weights | buffers).items()}
     return [{name: stacked[name][index].clone() for name in one.state_dict()} for index in range(len(networks))]
+
+
+@contextmanager
+def _stackable(network: nn.Module) -> Iterator[None]:
+    """Say in one line that a network cannot be mapped over, and what to do."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().split(". ")[0].splitlines()[0]
+        raise ModelError(
+            f"expected a network that many of can be trained at once, got {type(network).__name__} ({reason}): "
+            "train one after another, with stacked = 0"
+        ) from error
 
 
 def _batches(

@@ -27,7 +27,7 @@ from expunge.files import check_free, new_folder, write_text
 from expunge.forgetting import Forgotten, check_takes_rows, run_method
 from expunge.methods.retrain import Retrain
 from expunge.network import Network, architecture, rebuild
-from expunge.population import HERE, Member, Recipe, Workers, grow
+from expunge.population import HERE, Member, Recipe, Workers, grow, grow_both
 from expunge.result import Record, Result, read
 from expunge.runtime import Runtime
 from expunge.settings import describe, from_mapping, to_mapping
@@ -129,13 +129,14 @@ def audit_folders(
     *,
     overwrite: bool,
     references: int = 0,
+    stacked: int = 0,
     cache: Cache | None = None,
     workers: Workers = HERE,
 ) -> Result:
     """Audit an unlearned model beside its original and retrained models, and write the result.
 
     Cost and reads are those in the unlearned folder's ``forget.json``, and None if it has none. So many further
-    `references` are trained as the original was, or found in the cache.
+    `references` are trained as the original was, or found in the cache; `stacked` of them at once, or one by one if 0.
 
     Raises:
         ExpungeError: Something that the caller can put right; nothing is written.
@@ -146,7 +147,7 @@ def audit_folders(
     parts = split(data, request)
     grown: list[Member] = []
     if references:
-        recipe = _recipe(original, original_dir, dataset, data, parts)
+        recipe = replace(_recipe(original, original_dir, dataset, data, parts), stacked=stacked)
         grown = grow(recipe, references, runtime, cache=cache, workers=workers)
     retrained = [*(other.model for other in given), *(member.model for member in grown)]
     record = read(Record, unlearned_dir / RECORD) if (unlearned_dir / RECORD).exists() else None
@@ -159,6 +160,7 @@ def audit_folders(
         "method": record.experiment["method"] if record else None,
         "audits": [describe(audit) for audit in audits],
         "references": len(retrained),
+        "stacked": stacked,
         "seed": runtime.seed,
     }
     if record and record.experiment["request"] != told["request"]:
@@ -197,16 +199,7 @@ def population_of(
         network = experiment.network.build(data)
     check_takes_rows(experiment.method, task.asked, runtime, lambda: experiment.network.build(data))
     recipe = recipe_for(experiment, network, data, task.whole)
-    return (
-        grow(recipe, count, runtime, cache=cache, workers=workers),
-        grow(
-            replace(recipe, method=experiment.method, parts=task.asked),
-            unlearned,
-            runtime,
-            cache=cache,
-            workers=workers,
-        ),
-    )
+    return grow_both(recipe, experiment.method, task.asked, count, unlearned, runtime, cache=cache, workers=workers)
 
 
 def load_for(checkpoint: Checkpoint, dataset: Dataset) -> Data:

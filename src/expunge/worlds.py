@@ -64,7 +64,7 @@ def _original(world: Experiment, data: Data, parts: Split, runtime: Runtime, cac
     """Return the original that `expunge run` would train, from the cache if it is there."""
     with runtime.seeded("train/init"):
         network = world.network.build(data)
-    recipe = replace(recipe_for(world, network, data, parts), method=None)
+    recipe = replace(recipe_for(world, network, data, parts), method=None, stacked=0)
     key = member_key(recipe, world.seed, runtime, fingerprint(data.train))
     hit = cache.find(key)
     if hit is None:
@@ -131,11 +131,14 @@ def _case(models: Models, unlearned: nn.Module, population: Sequence[Member], pa
 
 
 def _bill(recipe: Recipe, member: Member, parts: Split, runtime: Runtime) -> Bill:
-    """Return what a retrained network cost: its measured seconds, and the operations of its passes over the rows."""
+    """Return what a retrained network cost: its measured seconds, and the operations of its passes over the rows.
+
+    Of one that was trained in a stack no seconds are known.
+    """
     kept, all_rows = len(parts["retain"]), len(recipe.data.train)
     passes = recipe.training.epochs
     return Bill(
-        seconds={"total": member.seconds},
+        seconds={} if member.stacked else {"total": member.seconds},
         flops=epoch_flops(recipe.network, parts.input_size, kept) * passes,
         epoch_equivalents=passes * kept / all_rows,
         peak_memory_bytes=peak_memory_bytes(runtime.device),

@@ -8,6 +8,7 @@ The band is that of a permutation test: populations of the same size drawn at ra
 and retrained. If it made no difference which a model is, the unlearned models would be one more such draw.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
@@ -107,9 +108,16 @@ def margins(models: Sequence[Evidence], part: Part) -> Float[Tensor, "models row
 
     It is the logarithm of the odds of the label, log p - log(1 - p), without its cancellation when p is near 0 or 1.
     """
-    rows = []
-    for evidence in models:
-        logits, labels = evidence.logits[part].double(), evidence.labels[part][:, None]
-        rest = logits.scatter(1, labels, -math.inf).logsumexp(dim=1)
-        rows.append(logits.gather(1, labels).squeeze(1) - rest)
-    return torch.stack(rows)
+    return torch.stack([_margin(evidence, part) for evidence in models])
+
+
+def margins_once(part: Part) -> Callable[[Sequence[Evidence]], Float[Tensor, "models rows"]]:
+    """Return `margins` of a part as a function that works out those of each model once."""
+    once = functools.cache(lambda evidence: _margin(evidence, part))
+    return lambda models: torch.stack([once(evidence) for evidence in models])
+
+
+def _margin(evidence: Evidence, part: Part) -> Float[Tensor, " rows"]:
+    logits, labels = evidence.logits[part].double(), evidence.labels[part][:, None]
+    rest = logits.scatter(1, labels, -math.inf).logsumexp(dim=1)
+    return logits.gather(1, labels).squeeze(1) - rest

@@ -25,7 +25,7 @@ from annotated_types import Gt
 from jaxtyping import Float
 from torch import Tensor
 
-from expunge.audits._populations import compared, margins
+from expunge.audits._populations import compared, margins_once
 from expunge.case import Case, Evidence
 from expunge.data import Part
 from expunge.finding import Finding
@@ -60,8 +60,10 @@ class Klom:
         return [self._part(part, case) for part in PARTS]
 
     def _part(self, part: Part, case: Case) -> Finding:
+        margins = margins_once(part)
+
         def compare(models: Sequence[Evidence], retrained: Sequence[Evidence]) -> float:
-            pair = margins(models, part), margins(retrained, part)
+            pair = margins(models), margins(retrained)
             first, second = pair if self.direction == "unlearned||retrained" else pair[::-1]
             divergences = klom(first, second, bins=self.bins, clip=self.clip, epsilon=self.epsilon)
             return float(divergences.quantile(0.95))

@@ -38,6 +38,10 @@ from expunge.finding import Finding
 from expunge.settings import settings
 
 DELTA, CAP, BUCKET, PEAKY = 1e-5, 50.0, 0.5, 0.01
+AT_ONCE = 1_000_000
+"""Numbers in one tensor of intervals, about."""
+Models = Float[Tensor, "rows _"]
+"""The confidences of some models, in ascending order."""
 
 
 @settings
@@ -100,47 +104,36 @@ def points(epsilon: float, models: int) -> float:
 
 def epsilons(first: Float[Tensor, "first rows"], second: Float[Tensor, "second rows"]) -> list[float]:
     """Return the epsilon of each row, from 0 to 50; which population is which does not matter."""
-    return [_epsilon(one, other) for one, other in zip(first.T, second.T, strict=True)]
+    models = len(first) + len(second)
+    size = max(1, AT_ONCE // (models * (models + 1)))
+    chunks = torch.arange(first.shape[1]).chunk(math.ceil(first.shape[1] / size))
+    return [epsilon for rows in chunks for epsilon in _epsilons(first[:, rows].T, second[:, rows].T).tolist()]
 
 
-def _epsilon(one: Float[Tensor, " first"], other: Float[Tensor, " second"]) -> float:
-    ranges = sorted((float(one.max() - one.min()), float(other.max() - other.min())))
-    if ranges[0] < PEAKY * ranges[1]:
-        return CAP
-    narrow, wide = (one, other) if one.max() - one.min() <= other.max() - other.min() else (other, one)
-    low, high = (one, other) if one.median() <= other.median() else (other, one)
-    values = torch.unique(torch.cat([one, other]))
-    rates = [_above(high, low, values), _within(narrow, wide, values)]
-    fpr, fnr = (torch.cat([pair[index] for pair in rates]) for index in (0, 1))
-    if ((fpr == 0) & (fnr == 0)).any():
-        return CAP
+def _epsilons(one: Float[Tensor, "rows _"], other: Float[Tensor, "rows _"]) -> Float[Tensor, " rows"]:
+    one, other = (values.sort(dim=1).values.contiguous() for values in (one, other))
+    ranges = torch.stack([values.amax(dim=1) - values.amin(dim=1) for values in (one, other)])
+    peaky = ranges.amin(dim=0) < PEAKY * ranges.amax(dim=0)
+    values = torch.cat([one, other], dim=1).sort(dim=1).values.contiguous()
+    above, within = ([rule(models, values) for models in (one, other)] for rule in (_above, _within))
+    low = (one.median(dim=1).values <= other.median(dim=1).values)[:, None]
+    narrow = (ranges[0] <= ranges[1])[:, None]
+    fpr = torch.cat([above[0].where(low, above[1]), within[1].where(narrow, within[0])], dim=1)
+    fnr = 1 - torch.cat([above[1].where(low, above[0]), within[0].where(narrow, within[1])], dim=1)
+    apart = ((fpr == 0) & (fnr == 0)).any(dim=1)
     known = (fpr > 0) & (fnr > 0)
-    fpr, fnr = fpr[known], fnr[known]
-    if len(fpr) == 0:
-        return 0.0
     bounds = torch.stack([(1 - DELTA - a).clip(min=0).log() - b.log() for a, b in ((fpr, fnr), (fnr, fpr))])
-    return min(CAP, max(0.0, float(bounds.max())))
+    best = bounds.amax(dim=0).where(known, 0.0).amax(dim=1).clip(0.0, CAP)
+    return best.where(~(apart | peaky), CAP)
 
 
-def _above(
-    positives: Float[Tensor, " p"], negatives: Float[Tensor, " n"], values: Float[Tensor, " t"]
-) -> tuple[Float[Tensor, " t"], Float[Tensor, " t"]]:
-    """Return false positive and false negative rates of taking for positive what is at a threshold or above."""
-    fpr = (negatives[None] >= values[:, None]).double().mean(dim=1)
-    fnr = (positives[None] < values[:, None]).double().mean(dim=1)
-    return fpr, fnr
+def _above(models: Models, values: Float[Tensor, "rows t"]) -> Float[Tensor, "rows t"]:
+    """Return the share of models at each of the ascending values of a row, or above."""
+    return 1 - torch.searchsorted(models, values).double() / models.shape[1]
 
 
-def _within(
-    positives: Float[Tensor, " p"], negatives: Float[Tensor, " n"], values: Float[Tensor, " t"]
-) -> tuple[Float[Tensor, " i"], Float[Tensor, " i"]]:
-    """Return the rates of taking for positive what is in an interval, for all intervals between two values."""
-    left, right = torch.triu_indices(len(values), len(values))
-
-    def inside(members: Float[Tensor, " m"]) -> Float[Tensor, " i"]:
-        ordered = members.sort().values
-        upto = torch.searchsorted(ordered, values, right=True)
-        before = torch.searchsorted(ordered, values, right=False)
-        return (upto[right] - before[left]).double() / len(members)
-
-    return inside(negatives), 1 - inside(positives)
+def _within(models: Models, values: Float[Tensor, "rows t"]) -> Float[Tensor, "rows i"]:
+    """Return the share of models in each interval between two values of a row."""
+    left, right = torch.triu_indices(values.shape[1], values.shape[1])
+    upto, before = (torch.searchsorted(models, values, right=closed) for closed in (True, False))
+    return (upto[:, right] - before[:, left]).double() / models.shape[1]

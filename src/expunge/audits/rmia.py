@@ -18,6 +18,7 @@ counts for level 1: passing it says less than passing an attack with populations
 Differences from the paper: thresholds come from the unseen rows themselves; `a` is not tuned on a second model.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar
 
@@ -33,6 +34,8 @@ from expunge.data import Part
 from expunge.finding import Finding
 from expunge.settings import settings
 from expunge.training import Count
+
+Confidence = Callable[[Evidence, Part], Float[Tensor, " rows"]]
 
 
 @settings
@@ -53,15 +56,16 @@ class Rmia:
     def __call__(self, case: Case) -> list[Finding]:
         """Return the share of accused rows and the area; those from too few rows only inform."""
         same: Part = "retain_test" if case.missing("forget_test") else "forget_test"
+        sure = functools.cache(confidence)
         alike = torch.isin(case.original.labels[same], case.original.labels["forget"])
 
         def accused(evidence: Evidence, others: Sequence[Evidence]) -> float:
-            scores, unseen = (self._scores(evidence, others, part) for part in ("forget", "retain_test"))
+            scores, unseen = (self._scores(sure, evidence, others, part) for part in ("forget", "retain_test"))
             allowed = int(self.false_positives * len(unseen))
             return float((scores > unseen.sort(descending=True).values[allowed]).double().mean())
 
         def area(evidence: Evidence, others: Sequence[Evidence]) -> float:
-            scores, unseen = (self._scores(evidence, others, part) for part in ("forget", same))
+            scores, unseen = (self._scores(sure, evidence, others, part) for part in ("forget", same))
             return folded_auc(np.sort(scores.numpy()), np.sort(unseen[alike].numpy()))
 
         rows = {part: len(case.original.labels[part]) for part in ("forget", "retain_test")}
@@ -84,10 +88,12 @@ class Rmia:
             ),
         ]
 
-    def _scores(self, evidence: Evidence, others: Sequence[Evidence], part: Part) -> Float[Tensor, " rows"]:
+    def _scores(
+        self, sure: Confidence, evidence: Evidence, others: Sequence[Evidence], part: Part
+    ) -> Float[Tensor, " rows"]:
         """Return the scores of a part's rows."""
         own, population = (
-            relative(confidence(evidence, of), torch.stack([confidence(other, of) for other in others]), self.a)
+            relative(sure(evidence, of), torch.stack([sure(other, of) for other in others]), self.a)
             for of in (part, "retain_test")
         )
         return scores(own, population, self.gamma, within=part == "retain_test")
@@ -131,6 +137,9 @@ def scores(
 ) -> Float[Tensor, " rows"]:
     """Return the share of the population that each row is at least gamma times likelier than.
 
+    It is of the whole population also where a row is not compared with itself: shares of n and of n - 1 would set apart
+    rows that are likelier than equally many.
+
     Args:
         own: Relative probabilities of the rows.
         population: Those of the population.
@@ -139,6 +148,4 @@ def scores(
     """
     ordered = population.sort().values
     below = torch.searchsorted(ordered, own / gamma, right=True).double()
-    if not within:
-        return below / len(population)
-    return (below - int(gamma <= 1)) / (len(population) - 1)
+    return (below - int(within and gamma <= 1)) / len(population)

@@ -19,6 +19,7 @@ with several retrained models the discrepancy from them is the mean. At most `ma
 the order of the original's confidence, since time grows with the square.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,10 +33,11 @@ from torch import Tensor
 
 from expunge.case import Case, Evidence
 from expunge.data import Part
-from expunge.finding import Finding, finding
+from expunge.finding import UNINFORMATIVE, Finding, finding
 from expunge.settings import settings
 
 Answers = Float[Tensor, "rows classes"]
+PerRow = Float[Tensor, " rows"]
 PART: Part = "forget"
 
 
@@ -59,8 +61,12 @@ class ThreeSample:
         chosen = self._rows(case.original)
         original = answers(case.original, chosen)
 
+        @functools.cache
+        def of_pair(evidence: Evidence, other: Evidence) -> PerRow:
+            return row_shares(answers(evidence, chosen), answers(other, chosen), original)
+
         def p_value(evidence: Evidence, others: Sequence[Evidence]) -> float:
-            return relative_test(answers(evidence, chosen), [answers(other, chosen) for other in others], original)
+            return p_value_of(torch.stack([of_pair(evidence, other) for other in others]).mean(dim=0))
 
         value = (lambda evidence: None) if few else case.beside_retrained(p_value)
         found = finding(
@@ -76,8 +82,12 @@ class ThreeSample:
         )
         if found.band is None or found.unlearned is None:
             return [found]
-        highest = max(self.significance, found.band[1])
-        return [replace(found, band=(0.0, highest), inside=found.unlearned <= highest)]
+        return [self._one_sided(found, found.unlearned, max(self.significance, found.band[1]))]
+
+    def _one_sided(self, found: Finding, unlearned: float, highest: float) -> Finding:
+        informative = found.original is not None and found.original > highest
+        note = found.note if informative or found.informative is False else UNINFORMATIVE
+        return replace(found, band=(0.0, highest), inside=unlearned <= highest, informative=informative, note=note)
 
     def _rows(self, original: Evidence) -> Tensor:
         labels = original.labels[PART][:, None]
@@ -98,15 +108,22 @@ def relative_test(model: Answers, retrained: Sequence[Answers], original: Answer
 
     One half if no row tells.
     """
-    parts = [shares(model, other, original) for other in retrained]
-    kernel = torch.stack(parts).mean(dim=0)
-    count = len(kernel)
-    per_row = (kernel.sum(dim=1) - kernel.diagonal()) / (count - 1)
+    return p_value_of(torch.stack([row_shares(model, other, original) for other in retrained]).mean(dim=0))
+
+
+def p_value_of(per_row: PerRow) -> float:
+    """Return the p-value of a statistic from each row's share in it."""
     statistic = float(per_row.mean())
-    deviation = 2 * float(per_row.std()) / math.sqrt(count)
+    deviation = 2 * float(per_row.std()) / math.sqrt(len(per_row))
     if deviation == 0:
         return 0.5 if statistic == 0 else float(statistic > 0)
     return float(stats.norm.cdf(statistic / deviation))
+
+
+def row_shares(model: Answers, retrained: Answers, original: Answers) -> PerRow:
+    """Return each row's mean share in MMD²(model, retrained) - MMD²(model, original) over its pairs with the others."""
+    kernel = shares(model, retrained, original)
+    return (kernel.sum(dim=1) - kernel.diagonal()) / (len(kernel) - 1)
 
 
 def shares(model: Answers, retrained: Answers, original: Answers) -> Float[Tensor, "rows rows"]:

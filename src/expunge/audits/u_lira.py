@@ -27,7 +27,7 @@ from annotated_types import Gt
 from jaxtyping import Float
 from torch import Tensor
 
-from expunge.audits._populations import compared, margins
+from expunge.audits._populations import compared, margins_once
 from expunge.case import Case, Evidence
 from expunge.data import Part
 from expunge.finding import Finding
@@ -36,8 +36,8 @@ from expunge.settings import settings
 Confidences = Float[Tensor, "_ rows"]
 """One row per model."""
 Pairs = Float[Tensor, "unlearned retrained rows"]
-AT_ONCE = 2_000_000
-"""Numbers in one tensor of pairs."""
+AT_ONCE = 50_000
+"""Numbers in one tensor of pairs, as many as a processor's cache holds."""
 
 
 @settings
@@ -70,8 +70,10 @@ class ULira:
         success: Callable[[Confidences, Confidences, float], float],
         meaning: str,
     ) -> Finding:
+        margins = margins_once(part)
+
         def compare(models: Sequence[Evidence], retrained: Sequence[Evidence]) -> float:
-            return success(margins(models, part), margins(retrained, part), self.min_deviation)
+            return success(margins(models), margins(retrained), self.min_deviation)
 
         return compared(
             case,
@@ -91,7 +93,7 @@ def area(unlearned: Confidences, retrained: Confidences, min_deviation: float) -
     """Return the area under the curve of leave-pair-out scores, averaged over rows."""
 
     def success(first: Pairs, second: Pairs) -> Pairs:
-        return (first > second).double() + (first == second).double() / 2
+        return (1 + (first - second).sign()) / 2
 
     return _mean_over_rows(unlearned, retrained, min_deviation, success)
 
@@ -100,8 +102,7 @@ def accuracy(unlearned: Confidences, retrained: Confidences, min_deviation: floa
     """Return the share of left-out models that are told rightly; a score of zero counts half."""
 
     def success(first: Pairs, second: Pairs) -> Pairs:
-        right = [(score > 0).double() + (score == 0).double() / 2 for score in (first, -second)]
-        return (right[0] + right[1]) / 2
+        return (2 + first.sign() - second.sign()) / 4
 
     return _mean_over_rows(unlearned, retrained, min_deviation, success)
 
@@ -124,20 +125,21 @@ def pair_scores(unlearned: Confidences, retrained: Confidences, min_deviation: f
     mean_r, deviation_r = (values[None] for values in _without_each(retrained, min_deviation))
 
     def ratio(values: Float[Tensor, "..."]) -> Pairs:
-        return _log_density(values, mean_u, deviation_u) - _log_density(values, mean_r, deviation_r)
+        return _surprise(values, mean_r, deviation_r) - _surprise(values, mean_u, deviation_u)
 
     return ratio(unlearned[:, None]), ratio(retrained[None])
 
 
 def _without_each(values: Confidences, min_deviation: float) -> tuple[Confidences, Confidences]:
     """Return mean and standard deviation of the other models, for each model left out."""
-    count = len(values)
-    others = ~torch.eye(count, dtype=torch.bool)
-    left = torch.stack([values[mask] for mask in others])
-    return left.mean(dim=1), left.std(dim=1).clip(min=min_deviation)
+    count, away = len(values), values - values.mean(dim=0)
+    squares = (away**2).sum(dim=0) - away**2 * count / (count - 1)
+    deviations = (squares.clip(min=0) / (count - 2)).sqrt().clip(min=min_deviation)
+    return values - away * count / (count - 1), deviations
 
 
-def _log_density(
+def _surprise(
     values: Float[Tensor, "..."], mean: Float[Tensor, "..."], deviation: Float[Tensor, "..."]
 ) -> Float[Tensor, "..."]:
-    return -(((values - mean) / deviation) ** 2) / 2 - deviation.log() - math.log(2 * math.pi) / 2
+    """Return the negative logarithm of a Gaussian density, less a constant."""
+    return ((values - mean) / deviation) ** 2 / 2 + deviation.log()
