@@ -203,6 +203,13 @@ def test_epsilon_is_the_best_of_all_thresholds_and_intervals() -> None:
         assert epsilons(pair[1], pair[0]) == pytest.approx([expected])
 
 
+def test_a_population_that_hardly_varies_is_told_apart_even_from_one_with_a_model_amid_it() -> None:
+    narrow = torch.tensor([0.0, 0.001, 0.002, 0.003]).double()[:, None]
+    wide = torch.tensor([-1.0, 0.0015, 0.5, 1.0]).double()[:, None]
+    assert epsilons(narrow, wide) == epsilons(wide, narrow) == [50.0]
+    assert epsilons(narrow * 10, wide)[0] < 50
+
+
 def test_points_halve_with_every_half_of_epsilon() -> None:
     # 17 models can show up to log(16) = 2.77, rounded up to 3
     assert [points(epsilon, 17) for epsilon in (0.0, 0.49, 0.5, 1.2, 2.9, 3.0, 50.0)] == [1, 1, 0.5, 0.25, 2**-5, 0, 0]

@@ -26,7 +26,7 @@ def share(evidence: Evidence, part: Part, row: int) -> float:
     return powers[int(evidence.labels[part][row])] / sum(powers)
 
 
-def slow_scores(evidence: Evidence, others: list[Evidence], part: Part) -> list[float]:
+def slow_scores(evidence: Evidence, others: list[Evidence], part: Part, gamma: float = 2.0) -> list[float]:
     """Compare each row with each of the population, one by one."""
 
     def ratio(of: Part, row: int) -> float:
@@ -36,19 +36,22 @@ def slow_scores(evidence: Evidence, others: list[Evidence], part: Part) -> list[
     found = []
     for row in range(SIZES[part]):
         population = [z for z in range(SIZES["retain_test"]) if not (part == "retain_test" and z == row)]
-        found.append(sum(ratio(part, row) / ratio("retain_test", z) >= 2 for z in population) / SIZES["retain_test"])
+        found.append(
+            sum(ratio(part, row) / ratio("retain_test", z) >= gamma for z in population) / SIZES["retain_test"]
+        )
     return found
 
 
-def test_it_accuses_the_rows_that_the_formula_accuses() -> None:
+@pytest.mark.parametrize("gamma", [2.0, 0.9])
+def test_it_accuses_the_rows_that_the_formula_accuses(gamma: float) -> None:
     case = rmia_case(1.0)
-    found = by_name(AUDIT(case))["rmia/predicted_member"]
+    found = by_name(Rmia(min_rows=5, gamma=gamma)(case))["rmia/predicted_member"]
     expected = []
     for left_out in case.retrained:
         others = [other for other in case.retrained if other is not left_out]
-        unseen = sorted(slow_scores(case.unlearned, others, "retain_test"))
+        unseen = sorted(slow_scores(case.unlearned, others, "retain_test", gamma))
         threshold = unseen[-1 - int(0.05 * len(unseen))]
-        rows = slow_scores(case.unlearned, others, "forget")
+        rows = slow_scores(case.unlearned, others, "forget", gamma)
         expected.append(sum(score > threshold for score in rows) / len(rows))
     assert found.unlearned == pytest.approx(sum(expected) / len(expected))
 
