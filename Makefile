@@ -19,6 +19,8 @@ check: $(VENV)/.ready ## Format, lint and types, without changing anything
 benchmarks: $(VENV)/.ready ## Measure again what benchmarks/results holds
 	$(RUN)/python benchmarks/digits.py --out benchmarks/results/digits.json
 	$(RUN)/python benchmarks/population.py --out benchmarks/results/population.json
+	$(RUN)/python benchmarks/audit_validity.py --data digits --out benchmarks/results/audit_validity_digits.json --seeds 1
+	$(RUN)/python benchmarks/audit_cost.py --out benchmarks/results/audit_cost.json
 	$(RUN)/python benchmarks/corruptions.py --out benchmarks/results/corruptions.json
 	$(RUN)/python benchmarks/population_audits.py --out benchmarks/results/population_audits.json
 
