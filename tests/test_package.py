@@ -32,7 +32,7 @@ ALLOWED = {
     "corruptions": {"case", "corruption", "data", "errors", "finding", "rows", "runtime", "settings", "training"},
     "datasets": {"data", "rows", "settings", "errors"},
     "networks": {"networks"},
-    "report": {"comparison", "paired", "result", "finding", "errors", "report"},
+    "report": {"comparison", "result", "finding", "errors", "report"},
     "cache": {"checkpoint", "data", "errors", "files", "rows"},
     "stacked": {"errors", "rows", "runtime", "training"},
     "population": {
@@ -53,10 +53,10 @@ ALLOWED = {
     "cli_population": {"options"},
     "cli_compare": {"errors", "options"},
     "bootstrap": {"finding"},
-    "paired": set(),
-    "comparison": {"paired"},
-    "cells": {"errors", "paired", "result"},
-    "comparing": {"cells", "comparison", "finding", "paired", "result"},
+    "comparison/statistics": set(),
+    "comparison/record": {"comparison"},
+    "comparison/cells": {"comparison", "errors", "result"},
+    "comparison/summary": {"comparison", "finding", "result"},
     "result": {"finding", "errors"},
     "finding": set(),
     "errors": set(),
@@ -95,7 +95,8 @@ def test_imports_run_one_way(part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["expunge", "expunge.report.page", "expunge.result", "expunge.report.verdict", "expunge.comparing"]
+    "module",
+    ["expunge", "expunge.report.page", "expunge.result", "expunge.report.verdict", "expunge.comparison.summary"],
 )
 def test_reading_results_needs_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

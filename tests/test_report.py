@@ -20,7 +20,13 @@ from expunge.report.reproduce import as_toml
 from expunge.report.wording import clip
 from expunge.result import Picture, Result
 
-ALLOWED = ("expunge.report", "expunge.result", "expunge.finding", "expunge.comparison", "expunge.paired")
+ALLOWED = (
+    "expunge.report",
+    "expunge.result",
+    "expunge.finding",
+    "expunge.comparison.record",
+    "expunge.comparison.statistics",
+)
 HOSTILE = '"></script><script>alert(1)</script><b>bold</b>&lt;i&gt;' + "x" * 10_000
 RIGHT_TO_LEFT = "\u05e9\u05dc\u05d5\u05dd \u202e\u0645\u0631\u062d\u0628\u0627"
 

@@ -47,7 +47,7 @@ def compare(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Compare methods in the same worlds, over seeds and classes, beside two controls; or compare finished runs."""
-    from expunge.compare import compare_folders, run_comparison
+    from expunge.comparison.run import compare_folders, run_comparison
     from expunge.terminal_comparison import comparison_table, remarks
 
     toml = [path for path in sources if path.suffix == ".toml"]

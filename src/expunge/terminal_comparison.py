@@ -4,8 +4,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from expunge.comparison import Comparison, Pair, Standing
-from expunge.paired import Estimate
+from expunge.comparison.record import Comparison, Pair, Standing
+from expunge.comparison.statistics import Estimate
 from expunge.result import LEVELS
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from plotly import io
 
-from expunge.comparison import RETRAINED, Comparison, Standing
+from expunge.comparison.record import RETRAINED, Comparison, Standing
 from expunge.report.charts import Chart, for_script
 from expunge.report.traces import label, layout
 from expunge.report.wording import percent

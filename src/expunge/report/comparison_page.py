@@ -7,8 +7,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from expunge.comparison import Comparison, Pair, Standing, Tally
-from expunge.paired import Estimate
+from expunge.comparison.record import Comparison, Pair, Standing, Tally
+from expunge.comparison.statistics import Estimate
 from expunge.report.comparison_charts import cost_chart, spread_chart
 from expunge.report.page import QUESTIONS, label, read_text
 from expunge.report.reproduce import as_toml

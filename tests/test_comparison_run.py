@@ -12,8 +12,8 @@ import pytest
 from expunge.audits.accuracy import Accuracy
 from expunge.audits.prediction import Prediction, entropy
 from expunge.cache import Cache
-from expunge.compare import compare_folders, run_comparison
-from expunge.comparison import Comparison
+from expunge.comparison.record import Comparison
+from expunge.comparison.run import compare_folders, run_comparison
 from expunge.data import Request, split
 from expunge.datasets.shapes import Shapes
 from expunge.errors import DataError, ExpungeError, OutputError, SettingsError

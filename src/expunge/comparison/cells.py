@@ -5,8 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from expunge.comparison.statistics import World
 from expunge.errors import DataError
-from expunge.paired import World
 from expunge.result import Result
 
 Cells = dict[World, Result]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from expunge.cells import label_methods, world_name
-from expunge.comparing import compare, kept, passed, ratio
-from expunge.comparison import Comparison
+from expunge.comparison.cells import label_methods, world_name
+from expunge.comparison.record import Comparison
+from expunge.comparison.summary import compare, kept, passed, ratio
 from expunge.errors import DataError
 from expunge.finding import Finding, finding
 from expunge.report.comparison_page import render

@@ -1,6 +1,6 @@
 """Comparison: many results side by side, method by method, in the same worlds; JSON; its report's only input. No torch.
 
-Methods are ranked by the share of what can tell forgetting that they pass (see `comparing.passed`): doing nothing has
+Methods are ranked by the share of what can tell forgetting that they pass (see `summary.passed`): doing nothing has
 0, a retrained network nearly 1. With fewer than three seeds they are not ranked, and two methods whose difference over
 seeds may be chance share a rank. Two controls belong in every world and are never ranked: `head_mask`, which only hides
 the output and must not rise above level L0, and a held-out retrained network, which must be inside every band.
@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from expunge.paired import Estimate
+from expunge.comparison.statistics import Estimate
 
 RETRAINED = "retrain"
 CONTROLS = {

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from statistics import median
 
-from expunge.cells import Cells, Method, shared, sort
-from expunge.comparison import CONTROLS, Comparison, Pair, Place, Spread, Standing, Tally
+from expunge.comparison.cells import Cells, Method, shared, sort
+from expunge.comparison.record import CONTROLS, Comparison, Pair, Place, Spread, Standing, Tally
+from expunge.comparison.statistics import World, differences, estimate, holm, signed_rank
 from expunge.finding import Finding
-from expunge.paired import World, differences, estimate, holm, signed_rank
 from expunge.result import Result
 
 SEEDS_TO_RANK = 3

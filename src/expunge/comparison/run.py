@@ -21,9 +21,10 @@ from typing import Any
 
 from expunge.cache import Cache
 from expunge.case import Method
-from expunge.cells import world_name
-from expunge.comparing import compare as compare_results
-from expunge.comparison import CONTROLS, RETRAINED, Comparison
+from expunge.comparison.cells import world_name
+from expunge.comparison.record import CONTROLS, RETRAINED, Comparison
+from expunge.comparison.summary import compare as compare_results
+from expunge.comparison.worlds import Models, run_cell, train_models
 from expunge.data import Data, Request, split
 from expunge.errors import DataError, OutputError, SettingsError
 from expunge.experiment import Experiment, request_values, to_values
@@ -35,7 +36,6 @@ from expunge.report.comparison_page import render
 from expunge.result import Result, environment, read
 from expunge.runtime import Runtime
 from expunge.settings import describe
-from expunge.worlds import Models, run_cell, train_models
 
 CELLS = "cells"
 RESULT = "result.json"

@@ -5,7 +5,16 @@ from itertools import product
 import numpy as np
 import pytest
 
-from expunge.paired import LEAST_FOR_TEST, Estimate, World, differences, estimate, holm, seed_means, signed_rank
+from expunge.comparison.statistics import (
+    LEAST_FOR_TEST,
+    Estimate,
+    World,
+    differences,
+    estimate,
+    holm,
+    seed_means,
+    signed_rank,
+)
 
 
 def worlds(*means: float, classes: int = 2) -> dict[World, float]:
