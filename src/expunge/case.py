@@ -35,6 +35,18 @@ class Dataset(Protocol):
 
 
 @runtime_checkable
+class Adaptable(Protocol):
+    """A data set whose inputs can be brought to the shape that a model takes."""
+
+    def adapted(self, input_size: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]) -> Dataset:
+        """Return the data set with inputs of this shape, normalised by these per channel.
+
+        Raises:
+            DataError: Its inputs cannot have that shape.
+        """
+
+
+@runtime_checkable
 class Method(Protocol):
     """A way to forget: a frozen dataclass of settings that is called with a model."""
 

@@ -28,6 +28,9 @@ class Checkpoint:
     model: nn.Module
     label_names: tuple[str, ...]
     input_size: tuple[int, ...]
+    mean: tuple[float, ...]
+    """Mean per channel that inputs are normalised with; empty if they are not."""
+    std: tuple[float, ...]
     about: dict[str, Any]
     """How the weights came about: ``training``, ``history`` (one entry per request), ``parent`` (a hash)."""
     hash: str
@@ -77,7 +80,9 @@ def load_model(path: Path) -> Checkpoint:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
         name, args = config["architecture"], dict(config.get("model_args", {}))
         about, names = dict(config.get("expunge", {})), tuple(config.get("label_names", ()))
-        input_size = tuple(int(size) for size in config["pretrained_cfg"]["input_size"])
+        cfg = config["pretrained_cfg"]
+        input_size = tuple(int(size) for size in cfg["input_size"])
+        mean, std = (tuple(float(value) for value in cfg.get(name) or ()) for name in ("mean", "std"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"expected timm's {CONFIG} in {path}, got a damaged one: {error!r}") from error
     if not timm.is_model(name):
@@ -94,7 +99,13 @@ def load_model(path: Path) -> Checkpoint:
         raise ModelError(f"expected a whole {WEIGHTS} in {path}, got a damaged one: {error}") from error
     load_weights(model, weights, path)
     return Checkpoint(
-        model=model, label_names=names, input_size=input_size, about=about, hash=file_hash(path / WEIGHTS)
+        model=model,
+        label_names=names,
+        input_size=input_size,
+        mean=mean,
+        std=std,
+        about=about,
+        hash=file_hash(path / WEIGHTS),
     )
 
 

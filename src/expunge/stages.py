@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from expunge.cache import Cache
-from expunge.case import Audit, Dataset, Method, open_case
+from expunge.case import Adaptable, Audit, Dataset, Method, open_case
 from expunge.checkpoint import Checkpoint, load_model, save_model
 from expunge.corruption import make_task
 from expunge.data import Data, Request, Split, split
@@ -205,6 +205,8 @@ def population_of(
 def load_for(checkpoint: Checkpoint, dataset: Dataset) -> Data:
     """Return data for a model, after a check that it is of the model's kind.
 
+    Inputs that can be brought to any shape are brought to the model's, and normalised as its own were.
+
     Raises:
         DataError: Classes or input size are not the model's.
         ModelError: The model was trained on corrupted data, which only its experiment can make again.
@@ -214,6 +216,8 @@ def load_for(checkpoint: Checkpoint, dataset: Dataset) -> Data:
         raise ModelError(
             f"expected a model of the data as they are, got one of a {name}: use `expunge run` on its file"
         )
+    if isinstance(dataset, Adaptable) and checkpoint.mean:
+        dataset = dataset.adapted(checkpoint.input_size, checkpoint.mean, checkpoint.std)
     data = dataset.load()
     if checkpoint.label_names and checkpoint.label_names != data.label_names:
         known, came = checkpoint.label_names, data.label_names

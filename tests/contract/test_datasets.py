@@ -1,22 +1,35 @@
 """What every data set must do; each file of ``expunge.datasets`` is taken in by its name."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
 from expunge.data import Data
 from expunge.settings import build, names
+from images import make_folder
 
 DATASETS = names("datasets")
+Load = Callable[[str], Data]
 
 
-def load(name: str) -> Data:
-    data: Data = build("datasets", {"name": name}).load()
-    return data
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
+    """Load a data set by its name; one of files has some made for it."""
+    folder = tmp_path_factory.mktemp("images")
+    make_folder(folder, classes=("cat", "dog", "a ship"), per_class=120)
+    settings = {"folder": {"path": str(folder), "size": 8}}
+
+    def load(name: str) -> Data:
+        data: Data = build("datasets", {"name": name} | settings.get(name, {})).load()
+        return data
+
+    return load
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_loads_the_same_rows_twice(name: str) -> None:
+def test_loads_the_same_rows_twice(load: Load, name: str) -> None:
     first, second = load(name), load(name)
     chosen = np.array([0, 3, len(first.train) - 1])
     for left, right in ((first.train, second.train), (first.test, second.test)):
@@ -26,7 +39,7 @@ def test_loads_the_same_rows_twice(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_rows_have_the_shape_and_labels_that_the_data_say(name: str) -> None:
+def test_rows_have_the_shape_and_labels_that_the_data_say(load: Load, name: str) -> None:
     data = load(name)
     for rows in (data.train, data.test):
         inputs, labels = rows.batch(np.arange(16))
@@ -37,21 +50,21 @@ def test_rows_have_the_shape_and_labels_that_the_data_say(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_inputs_are_near_unit_scale(name: str) -> None:
+def test_inputs_are_near_unit_scale(load: Load, name: str) -> None:
     inputs, _ = load(name).train.batch(np.arange(256))
     assert abs(inputs.mean().item()) < 0.5
     assert 0.7 < inputs.std().item() < 1.4
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_no_row_is_in_both_halves(name: str) -> None:
+def test_no_row_is_in_both_halves(load: Load, name: str) -> None:
     data = load(name)
     train, test = (rows.batch(np.arange(len(rows)))[0].flatten(1) for rows in (data.train, data.test))
     assert not {row.numpy().tobytes() for row in train} & {row.numpy().tobytes() for row in test}
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_batch_is_its_rows_one_by_one(name: str) -> None:
+def test_a_batch_is_its_rows_one_by_one(load: Load, name: str) -> None:
     data = load(name)
     indices = np.array([5, 2, 9])
     together, _ = data.train.batch(indices)

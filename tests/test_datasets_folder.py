@@ -1,0 +1,109 @@
+"""Folders of images: what is read, in which shape, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from expunge.checkpoint import load_model
+from expunge.cli import main
+from expunge.datasets.folder import Folder
+from expunge.errors import DataError
+from images import make_folder
+
+CLASSES = ("cat", "dog", "ship")
+
+
+def test_halves_are_the_folders_and_classes_their_names(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train", classes=CLASSES, per_class=4)
+    make_folder(tmp_path / "val", classes=CLASSES, per_class=2, seed=1)
+    data = Folder(path=str(tmp_path), size=10).load()
+    assert data.label_names == CLASSES
+    assert (data.train.labels.tolist(), len(data.test)) == ([0] * 4 + [1] * 4 + [2] * 4, 6)
+    assert data.input_size == (3, 10, 10)
+    assert (data.mean, data.std) == ((0.5,) * 3, (0.25,) * 3)
+
+
+def test_an_image_is_scaled_cut_and_normalised(tmp_path: Path) -> None:
+    """A picture of two halves: after the cut to the middle both are as wide, and their values known."""
+    make_folder(tmp_path, classes=CLASSES, per_class=10)
+    pixels = np.zeros((20, 40, 3), dtype=np.uint8)
+    pixels[:, 20:] = 255
+    Image.fromarray(pixels).save(tmp_path / "cat" / "000.png")
+    data = Folder(path=str(tmp_path), size=20, channels=1, mean=(0.25,), std=(0.5,)).load()
+    rows = {0: data.train, 1: data.test}
+    found = [rows[half].batch(np.array([0]))[0][0] for half in rows]
+    image = next(one for one in found if one[0, 0, 0] == -0.5)
+    assert image.shape == (1, 20, 20)
+    assert torch.equal(image[0, :, :10], torch.full((20, 10), -0.5))
+    assert torch.equal(image[0, :, 10:], torch.full((20, 10), 1.5))
+
+
+def test_without_a_test_folder_one_in_five_is_held_out_of_every_class(tmp_path: Path) -> None:
+    make_folder(tmp_path, classes=CLASSES, per_class=10)
+    data = Folder(path=str(tmp_path)).load()
+    assert np.bincount(data.train.labels).tolist() == [8, 8, 8]
+    assert np.bincount(data.test.labels).tolist() == [2, 2, 2]
+
+
+def test_no_image_is_opened_before_it_is_asked_for(tmp_path: Path) -> None:
+    make_folder(tmp_path, classes=CLASSES, per_class=10)
+    for file in tmp_path.rglob("*.png"):
+        file.write_bytes(b"no image")
+    data = Folder(path=str(tmp_path)).load()
+    with pytest.raises(DataError, match=r"expected an image in row 3, got: cannot identify image file"):
+        data.train.batch(np.array([3]))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: None, "expected images in a folder per class in"),
+        (lambda folder: (folder / "cat").mkdir(), "expected images in a folder per class in"),
+        (lambda folder: make_folder(folder / "train", classes=CLASSES, per_class=1), "or neither, got one of them"),
+        (lambda folder: make_folder(folder, classes=CLASSES, per_class=1), "images enough to hold one in five out"),
+    ],
+)
+def test_a_folder_without_images_says_what_was_wanted(make: object, message: str, tmp_path: Path) -> None:
+    assert callable(make)
+    make(tmp_path)
+    with pytest.raises(DataError, match=message):
+        Folder(path=str(tmp_path)).load()
+
+
+def test_no_path_and_a_wrong_one_are_told(tmp_path: Path) -> None:
+    for path in ("", str(tmp_path / "nothing")):
+        with pytest.raises(DataError, match=r"expected a folder with a folder of images per class.*give dataset\.path"):
+            Folder(path=path).load()
+
+
+def test_halves_with_other_classes_are_refused(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train", classes=CLASSES, per_class=1)
+    make_folder(tmp_path / "test", classes=CLASSES[:2], per_class=1)
+    with pytest.raises(DataError, match=r"expected the same classes in .* got \['ship'\] in one only"):
+        Folder(path=str(tmp_path)).load()
+
+
+def test_a_model_says_how_its_images_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained at a size and scale of its own; forgetting is told of neither."""
+    make_folder(tmp_path / "images", classes=CLASSES, per_class=20)
+    at = ["--data", "folder", "--set", f"dataset.path={tmp_path / 'images'}", "--device", "cpu"]
+    own = ["--set", "dataset.size=8", "--set", "dataset.channels=1", "--set", "dataset.mean=[0.3]"]
+    call(monkeypatch, "train", *at, *own, "--set", "epochs=1", "--set", "network.args.width=2", "--out", tmp_path / "o")
+    checkpoint = load_model(tmp_path / "o")
+    assert (checkpoint.input_size, checkpoint.mean, checkpoint.std) == ((1, 8, 8), (0.3,), (0.25,))
+    call(
+        monkeypatch, "forget", tmp_path / "o", *at, "--classes", "dog", "--method", "head_mask", "--out", tmp_path / "u"
+    )
+    assert (tmp_path / "u" / "model.safetensors").exists()
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+    monkeypatch.setattr("sys.argv", ["expunge", "-q", *map(str, words)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
