@@ -13,7 +13,7 @@ def make_folder(folder: Path, *, classes: tuple[str, ...], per_class: int, seed:
     chance = np.random.default_rng(seed)
     for index, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
-        colour = np.eye(3)[index % 3] * 200
+        colour = 40 + np.eye(3)[index % 3] * 120
         for number in range(per_class):
             shape = (SIZE + number % 3, SIZE + number % 5, 3)
             pixels = np.clip(chance.integers(0, 90, shape) + colour, 0, 255).astype(np.uint8)
