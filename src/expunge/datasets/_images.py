@@ -5,10 +5,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
-from PIL import Image, UnidentifiedImageError
+from jaxtyping import Float, Int64, UInt8
+from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms import v2
 
 from expunge.errors import DataError
 from expunge.rows import Indices
@@ -16,6 +15,7 @@ from expunge.rows import Indices
 Open = Callable[[int], Image.Image]
 """Returns the image of a row, given its index."""
 Channels = Literal[1, 3]
+Pixels = UInt8[np.ndarray, "size size *channels"]
 MODES = {1: "L", 3: "RGB"}
 """Pillow's name of images with so many channels."""
 
@@ -66,16 +66,9 @@ class ImageRows:
     ) -> None:
         self._open = open_image
         self._labels = labels
+        self._size = size
         self._mode = MODES[channels]
-        self._transform = v2.Compose(
-            [
-                v2.Resize(size, antialias=True),
-                v2.CenterCrop(size),
-                v2.ToImage(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(list(mean), list(std)),
-            ]
-        )
+        self._mean, self._std = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
 
     @property
     def labels(self) -> Int64[np.ndarray, " rows"]:
@@ -91,12 +84,16 @@ class ImageRows:
         Raises:
             DataError: A file has vanished or holds no image.
         """
-        return torch.stack([self._image(int(index)) for index in indices]), torch.from_numpy(self._labels[indices])
+        pixels = torch.from_numpy(np.stack([self._pixels(int(index)) for index in indices]))
+        if pixels.ndim == 3:
+            pixels = pixels[..., None]
+        scaled = pixels.permute(0, 3, 1, 2).float() / 255
+        return (scaled - self._mean) / self._std, torch.from_numpy(self._labels[indices])
 
-    def _image(self, index: int) -> Float[Tensor, "channels size size"]:
+    def _pixels(self, index: int) -> Pixels:
         try:
             with self._open(index) as image:
-                decoded: Tensor = self._transform(image.convert(self._mode))
-        except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+                fitted = ImageOps.fit(image.convert(self._mode), (self._size, self._size), Image.Resampling.BILINEAR)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f"expected an image in row {index}, got: {error}") from error
-        return decoded.as_subclass(Tensor)
+        return np.asarray(fitted)
