@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cases import CLASSES, assert_same_numbers, by_name, make_case, make_labels, permuted, random_case, row_case, state
-from expunge.audits.prediction import Prediction, churn, entropy, total_variation
+from expunge.audits.prediction import Prediction, alignment, churn, entropy, total_variation
 from expunge.case import Evidence
 from expunge.data import Part
 
@@ -130,3 +130,38 @@ def test_order_of_rows_is_of_no_matter_and_nothing_is_changed() -> None:
     findings = Prediction()(case)
     assert state(case) == before
     assert_same_numbers(findings, Prediction()(permuted(case)))
+
+
+def slow_alignment(first: list[list[float]], second: list[list[float]]) -> float:
+    """One less half the squared distance of the rows, each centred and brought to length one: another way to say it."""
+    total = 0.0
+    for one, other in zip(first, second, strict=True):
+        rows = []
+        for row in (one, other):
+            centred = [value - sum(row) / len(row) for value in row]
+            length = math.sqrt(sum(value * value for value in centred))
+            rows.append([value / length for value in centred])
+        total += 1 - sum((left - right) ** 2 for left, right in zip(*rows, strict=True)) / 2
+    return total / len(first)
+
+
+def test_alignment_is_the_cosine_of_centred_logits_with_each_retrained_model() -> None:
+    case = random_case()
+    found = by_name(Prediction()(case))
+    for part in ("forget_test", "retain_test"):
+        one = found[f"prediction/alignment/{part}"]
+        alike = [
+            slow_alignment(case.unlearned.logits[part].tolist(), other.logits[part].tolist())
+            for other in case.retrained
+        ]
+        assert one.unlearned == pytest.approx(sum(alike) / len(alike), abs=1e-6)
+        assert one.level == (1 if part == "forget_test" else None)
+    first = case.original.logits["forget_test"]
+    assert alignment(first, 3 * first + 7) == pytest.approx(1)
+    assert alignment(first, -first) == pytest.approx(-1)
+
+
+def test_alignment_is_measured_on_training_rows_where_no_test_row_is_to_be_forgotten() -> None:
+    found = by_name(Prediction()(row_case()))
+    assert found["prediction/alignment/forget"].level == 1
+    assert "prediction/alignment/forget_test" not in found

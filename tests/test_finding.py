@@ -5,7 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from expunge.finding import ALPHA, CONFIDENCE, JUDGED, UNINFORMATIVE, Finding, finding, retrained_band
+from expunge.finding import (
+    ALPHA,
+    CONFIDENCE,
+    JUDGED,
+    UNINFORMATIVE,
+    Finding,
+    Meaning,
+    Miss,
+    finding,
+    missed,
+    retrained_band,
+)
 from expunge.result import reached
 
 
@@ -42,3 +53,52 @@ def test_all_bands_together_fail_a_retrained_model_as_often_as_said(references: 
     outside = (np.abs(drawn[..., 0] - mean) > half * spread).any(axis=1)
     assert outside.mean() == pytest.approx(ALPHA, abs=0.012)
     assert pytest.approx(1 - ALPHA / JUDGED) == CONFIDENCE
+
+
+@pytest.mark.parametrize(
+    ("number", "higher", "expected"),
+    [
+        (0.9, "memory", "memory left"),
+        (0.1, "memory", "over-forgotten"),
+        (0.9, "oblivion", "over-forgotten"),
+        (0.1, "oblivion", "memory left"),
+        (0.1, "kept", "damaged"),
+        (0.9, "kept", "unlike retrained"),
+        (0.9, None, "unlike retrained"),
+        (0.4, "memory", None),
+        (0.6, "memory", None),
+        (None, "memory", None),
+    ],
+)
+def test_a_miss_is_named_by_what_the_number_speaks_of(
+    number: float | None, higher: Meaning | None, expected: Miss | None
+) -> None:
+    assert missed(number, (0.4, 0.6), higher) == expected
+    assert missed(number, None, higher) is None
+
+
+def test_a_finding_names_its_miss_and_one_inside_has_none() -> None:
+    retrained = [0.49, 0.5, 0.5, 0.5, 0.51]
+    over = finding("x", original=1.0, unlearned=0.1, retrained=retrained, level=2, meaning="", higher="memory")
+    assert (over.inside, over.miss) == (False, "over-forgotten")
+    assert (found(1.0).inside, found(1.0).miss) == (True, None)
+
+
+@pytest.mark.parametrize("references", [3, 5, 9])
+def test_a_band_of_paired_numbers_holds_another_model_as_often_as_said(references: int) -> None:
+    """Every model has a number; two are as far apart as the sum of theirs, so that distances share them."""
+    drawn = np.random.default_rng(0).normal(size=(4000, references + 1))
+    inside = {True: 0, False: 0}
+    for own in drawn:
+        known = [(own[index] + (own[1:].sum() - own[index]) / (references - 1)) for index in range(1, references + 1)]
+        candidate = own[0] + own[1:].mean()
+        for paired in inside:
+            low, high = retrained_band(known, 0.9, paired=paired) or (0.0, 0.0)
+            inside[paired] += low <= candidate <= high
+    assert inside[True] / len(drawn) == pytest.approx(0.9, abs=0.015)
+    assert inside[False] / len(drawn) < 0.885
+
+
+def test_paired_numbers_take_three_models_for_a_band() -> None:
+    assert retrained_band([0.1, 0.1], paired=True) is None
+    assert retrained_band([0.1, 0.2, 0.3], paired=True) is not None

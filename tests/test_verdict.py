@@ -65,12 +65,12 @@ def test_a_class_that_is_still_recognised_is_named_so() -> None:
 
 
 def test_less_accuracy_than_retrained_networks_have_is_over_forgotten() -> None:
-    findings = changed("accuracy/forget_test", unlearned=0.1, band=(0.4, 0.6), inside=False)
+    findings = changed("accuracy/forget_test", unlearned=0.1, band=(0.4, 0.6), inside=False, miss="over-forgotten")
     assert "over-forgotten" in verdict(example_result(findings=findings))
 
 
 def test_a_damaged_rest_is_named_so() -> None:
-    findings = changed("accuracy/retain_test", unlearned=0.4, inside=False)
+    findings = changed("accuracy/retain_test", unlearned=0.4, inside=False, miss="damaged")
     text = verdict(example_result(findings=findings))
     assert "is right on 40.0 % of the retained ones (was 98.1 %), but it differs" in text
     assert "what was to stay is damaged" in text

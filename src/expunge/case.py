@@ -1,10 +1,10 @@
 """Case: the models under audit with their evidence; and what methods and audits are."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from expunge.data import PARTS, Access, Data, Part, Split, choose
 from expunge.errors import ModelError
-from expunge.finding import Finding, Ideal, Interval, Series, finding
+from expunge.finding import Finding, Ideal, Interval, Meaning, Series, finding
 from expunge.rows import Indices
 from expunge.runtime import Runtime
 from expunge.taps import HEAD, find_taps
@@ -22,6 +22,7 @@ from expunge.training import observe
 FEATURE_ROWS = 5000
 """The most rows of each part that features are kept of: as many of each class, drawn once for all models."""
 Features = Mapping[Part, Float[Tensor, "kept _"]]
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -56,7 +57,8 @@ class Audit(Protocol):
 class Evidence:
     """What one model says of every row of every part, gathered once and shared by all audits.
 
-    Each is equal to itself alone, and can be the key of a dictionary.
+    Each is equal to itself alone, and can be the key of a dictionary. Cases with one split, original and runtime may
+    share it, and with it what audits have found out about the model.
     """
 
     model: nn.Module
@@ -69,6 +71,7 @@ class Evidence:
     """Labels of the rows that there are features of."""
     blind: str | None = None
     """Why there are no features."""
+    _found: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     def probabilities(self, part: Part) -> Float[Tensor, "rows classes"]:
         """Return the softmax of a part's logits."""
@@ -95,9 +98,10 @@ class Case:
         level: int | None,
         meaning: str,
         better: Ideal = "retrained",
+        higher: Meaning | None = None,
         note: str | None = None,
         series: Series | None = None,
-        references: int = 2,
+        paired: bool = False,
         limits: Interval = (-math.inf, math.inf),
         step: float = 0.0,
     ) -> Finding:
@@ -110,12 +114,26 @@ class Case:
             level=level,
             meaning=meaning,
             better=better,
+            higher=higher,
             note=note,
             series=series,
-            references=references,
+            paired=paired,
             limits=limits,
             step=step,
         )
+
+    def each(self, key: Hashable, compute: Callable[[Evidence], T]) -> dict[Evidence, T]:
+        """Return what an audit finds out about every model by itself, computed once per model.
+
+        Args:
+            key: The audit, with whatever else tells this work from its other work.
+            compute: The work; it may look at the model, the split, the original and the runtime's streams, and at
+                nothing else of the case.
+        """
+        for evidence in self.models:
+            if key not in evidence._found:
+                evidence._found[key] = compute(evidence)
+        return {evidence: evidence._found[key] for evidence in self.models}
 
     def row(self, part: Part) -> float:
         """Return the step of a share of the rows of a part: one row; of a part without rows, all of it."""
@@ -191,7 +209,7 @@ def open_case(
     gathered = []
     with runtime.stage("evidence", len(models)) as advance:
         for name, model in models:
-            gathered.append(_gather(name, model, split, runtime))
+            gathered.append(gather(name, model, split, runtime))
             advance(1)
     return Case(
         split=split,
@@ -203,7 +221,12 @@ def open_case(
     )
 
 
-def _gather(name: str, model: nn.Module, split: Split, runtime: Runtime) -> Evidence:
+def gather(name: str, model: nn.Module, split: Split, runtime: Runtime) -> Evidence:
+    """Return the evidence of one model, from one pass over every part.
+
+    Raises:
+        ModelError: It gives logits that are not finite, or not one per class; `name` says which model it is.
+    """
     classes = len(split.label_names)
     logits: dict[Part, Tensor] = {}
     labels: dict[Part, Tensor] = {}

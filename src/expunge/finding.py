@@ -10,9 +10,12 @@ from scipy import stats
 
 Ideal = Literal["retrained", "lower", "higher"]
 Interval = tuple[float, float]
+Meaning = Literal["memory", "oblivion", "kept"]
+"""What a higher number speaks of: memory of what was to be forgotten, the want of it, or knowledge of the rest."""
+Miss = Literal["memory left", "over-forgotten", "damaged", "unlike retrained"]
 ALPHA = 0.05
 """How often at most a retrained model may fall outside any band at all."""
-JUDGED = 36
+JUDGED = 40
 """The most findings that count for a level in one result of the default audits."""
 CONFIDENCE = 1 - ALPHA / JUDGED
 """Confidence of one band, so that all of them together have one of 1 - `ALPHA` (Bonferroni)."""
@@ -58,6 +61,8 @@ class Finding:
     series: Series | None = None
     informative: bool | None = None
     """Whether the original is outside the band: else the number cannot tell forgetting from doing nothing."""
+    miss: Miss | None = None
+    """How the unlearned model misses the band; None unless it is outside."""
 
 
 def finding(
@@ -69,9 +74,10 @@ def finding(
     level: int | None,
     meaning: str,
     better: Ideal = "retrained",
+    higher: Meaning | None = None,
     note: str | None = None,
     series: Series | None = None,
-    references: int = 2,
+    paired: bool = False,
     limits: Interval = (-math.inf, math.inf),
     step: float = 0.0,
 ) -> Finding:
@@ -85,15 +91,19 @@ def finding(
         level: Level that it counts for, None if it only informs.
         meaning: One plain sentence.
         better: The ideal.
+        higher: What a higher number speaks of; None if neither side of the band means more memory.
         note: Why a number is missing or must be read with care; missing references are noted here.
         series: The numbers behind it.
-        references: How many retrained models a band takes.
+        paired: Whether a retrained model's number is measured against the other ones (see `Case.beside_retrained`).
         limits: The least and the most that the number can be.
         step: The least by which the number can change: ``1 / rows`` for a share of rows.
     """
     known = [value for value in retrained if value is not None]
     complete = len(known) == len(retrained)
-    band = retrained_band(known, limits=limits, step=step) if complete and len(known) >= references else None
+    references = 3 if paired else 2
+    band = None
+    if complete and len(known) >= references:
+        band = retrained_band(known, limits=limits, step=step, paired=paired)
     notes = [note] if note else []
     if not retrained:
         notes.append("no reference")
@@ -117,7 +127,22 @@ def finding(
         note="; ".join(notes) or None,
         series=series,
         informative=informative,
+        miss=missed(unlearned, band, higher),
     )
+
+
+def missed(number: float | None, band: Interval | None, higher: Meaning | None) -> Miss | None:
+    """Return how a number misses a band; None if it does not, or one of them is not known.
+
+    Less memory than retrained models have is over-forgetting, also called the Streisand effect: it gives away that,
+    and what, the model was made to forget.
+    """
+    if number is None or band is None or band[0] <= number <= band[1]:
+        return None
+    above = number > band[1]
+    if higher in ("memory", "oblivion"):
+        return "memory left" if above == (higher == "memory") else "over-forgotten"
+    return "damaged" if higher == "kept" and not above else "unlike retrained"
 
 
 def retrained_band(
@@ -126,6 +151,7 @@ def retrained_band(
     *,
     limits: Interval = (-math.inf, math.inf),
     step: float = 0.0,
+    paired: bool = False,
 ) -> Interval | None:
     """Return where the number of one more retrained model falls, with the given confidence.
 
@@ -134,12 +160,18 @@ def retrained_band(
 
     The prediction interval of a normal sample, ``mean ± t(n - 1) s sqrt(1 + 1/n)``, stretched to one step beyond
     every value that was seen (models that agree to the row leave the next one a row), and cut off at the limits; see
-    Geisser, "Predictive Inference", 1993. None with fewer than two values, which have no spread.
+    Geisser, "Predictive Inference", 1993. None with too few values to have a spread: two, or three if they are paired.
+
+    Paired values, each the mean distance of a model to all others, share every distance with another value, and so lie
+    closer together than those of models measured against them: where a distance is a sum of what each of the two models
+    has, by (n - 2) / (n - 1), which is made good here.
     """
-    if len(values) < 2:
+    if len(values) < (3 if paired else 2):
         return None
     mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
     quantile = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
     half = quantile * spread * math.sqrt(1 + 1 / len(values))
+    if paired:
+        half *= (len(values) - 1) / (len(values) - 2)
     lowest, highest = min(mean - half, min(values) - step), max(mean + half, max(values) + step)
     return max(lowest, limits[0]), min(highest, limits[1])

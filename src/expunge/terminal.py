@@ -105,7 +105,7 @@ def judged(finding: "Finding") -> Text:
         return Text("")
     if finding.inside is None:
         return Text("not judged", style="yellow")
-    return Text("inside", style="green") if finding.inside else Text("outside", style="red")
+    return Text("inside", style="green") if finding.inside else Text(finding.miss or "outside", style="red")
 
 
 def number(value: float | None) -> str:

@@ -1,6 +1,6 @@
 """Recovery: what the audits of level 3 share: rows to watch, and how well changed copies of a model do on them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from statistics import fmean
 
@@ -31,11 +31,14 @@ def choose(rows: Rows, count: int, runtime: Runtime, stream: str) -> Rows:
     return TakenRows(rows, torch.randperm(len(rows), generator=runtime.generator(stream)).numpy()[:count])
 
 
-def after_change(case: Case, name: str, change: Change, *, level: int | None, words: str, rows: int) -> list[Finding]:
+def after_change(
+    case: Case, key: Hashable, name: str, change: Change, *, level: int | None, words: str, rows: int
+) -> list[Finding]:
     """Return the accuracy on forgotten and on kept unseen rows, each the mean over the changed copies of a model.
 
     Args:
         case: The models.
+        key: The audit.
         name: Audit and change; the part is appended, and names the stream that rows are drawn from.
         change: What is done to each model.
         level: What the forgotten part counts for; the kept part informs.
@@ -53,7 +56,7 @@ def after_change(case: Case, name: str, change: Change, *, level: int | None, wo
                     found[part].append(accuracy(*predict(model, watched[part], case.runtime)))
         return {part: fmean(values) if values else None for part, values in found.items()}
 
-    known = {evidence: measure(evidence) for evidence in case.models}
+    known = case.each((key, name), measure)
     findings = []
     for part in parts:
         forgotten, missing = part != "retain_test", case.missing(part)
@@ -62,6 +65,7 @@ def after_change(case: Case, name: str, change: Change, *, level: int | None, wo
             lambda evidence, part=part: known[evidence][part],  # type: ignore[misc]
             level=level if forgotten and not missing else None,
             meaning=f"Share of rows {'to forget' if forgotten else 'to keep'} that the model gets right {words}.",
+            higher="memory" if forgotten else "kept",
             note=missing or (f"measured on {part}" if part == "forget" else None),
             limits=(0.0, 1.0),
             step=1 / max(1, len(watched[part])),

@@ -41,6 +41,7 @@ class Accuracy:
             lambda evidence: None if missing else accuracy(evidence.logits[part], evidence.labels[part]),
             level=None if missing else self.level,
             meaning=MEANINGS[part],
+            higher="memory" if part.startswith("forget") else "kept",
             note=missing,
             series=case.series(
                 [case.split.label_names[index] for index in per_class(*_test(case.original))],
@@ -62,6 +63,7 @@ class Accuracy:
             lambda evidence: None if missing else worst_class(evidence)[1],
             level=None if missing else self.level,
             meaning="Accuracy on unseen rows of the kept class that the model is worst at.",
+            higher="kept",
             note=missing or f"the unlearned model's is {case.split.label_names[worst]!r}",
             limits=(0.0, 1.0),
             step=1 / max(1, rows),

@@ -68,6 +68,7 @@ class BatchNorm:
 
         return after_change(
             case,
+            self,
             "batch_norm",
             change,
             level=self.level,

@@ -28,7 +28,7 @@ from torch import nn
 
 from expunge.audits._recovery import choose, told
 from expunge.audits.relearning import Curve, relearn
-from expunge.case import Case
+from expunge.case import Case, Evidence
 from expunge.data import subset
 from expunge.errors import ModelError
 from expunge.finding import Finding
@@ -78,8 +78,9 @@ class FewShot:
         watched = choose(case.split["forget_test"], self.rows, case.runtime, "few_shot/rows")
         rows = self._mixed(case, shots)
         training = adam(epochs=1, batch_size=self.batch_size, lr=self.lr)
-        curves: dict[object, Curve] = {
-            evidence: relearn(
+
+        def curve(evidence: Evidence) -> Curve:
+            return relearn(
                 opened(evidence.model, classes, len(case.split.label_names)),
                 rows,
                 watched,
@@ -88,8 +89,8 @@ class FewShot:
                 stage="few_shot",
                 every=self.every,
             )
-            for evidence in case.models
-        }
+
+        curves = case.each((self, shots), curve)
         points = [number * self.every for number in range(len(curves[case.original]))]
         return told(
             case.measure(
@@ -97,6 +98,7 @@ class FewShot:
                 lambda evidence: fmean(curves[evidence]),
                 level=self.level if shots == self.counted else None,
                 meaning=meaning,
+                higher="memory",
                 limits=(0.0, 1.0),
                 step=1 / len(watched) / len(points),
                 series=case.series(

@@ -69,6 +69,7 @@ class HeadBias:
                     level=None if missing else self.level,
                     meaning="Share of unseen rows to forget that the model gets right once a constant is added to the "
                     f"forgotten outputs, at {rate:.0%} false alarms on kept rows.",
+                    higher="memory",
                     note=missing,
                     limits=(0.0, 1.0),
                     step=case.row("forget_test"),

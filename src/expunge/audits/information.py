@@ -66,7 +66,7 @@ class Information:
     def __call__(self, case: Case) -> list[Finding]:
         """Return total and index; without features or test rows to forget nothing is known."""
         missing = case.unseen(*PARTS)
-        known = {} if missing else {one: self._at_every_depth(one, case) for one in case.models}
+        known = {} if missing else case.each((self, case.depths), lambda evidence: self._at_every_depth(evidence, case))
 
         def excess(evidence: Evidence, others: Sequence[Evidence]) -> float:
             return sum(known[evidence]) - fmean(sum(known[other]) for other in others)
@@ -85,6 +85,7 @@ class Information:
                 level=None if missing else self.level,
                 meaning="How much the model's features, over all depths, tell about whether an unseen row is of a "
                 "class that was to be forgotten, in nats.",
+                higher="memory",
                 note=missing,
                 series=None
                 if missing

@@ -108,8 +108,8 @@ class Inversion:
                     lr=self.lr * std,
                 )
 
-            plain = {evidence: attack(evidence, Prior()) for evidence in case.models}
-            natural = {evidence: attack(evidence, prior) for evidence in case.models}
+            plain = case.each((self, "plain"), lambda evidence: attack(evidence, Prior()))
+            natural = case.each((self, "prior"), lambda evidence: attack(evidence, prior))
 
             def by_original(inputs: Tensor) -> float:
                 logits, _ = predict(case.original.model, TensorRows(inputs, labels), case.runtime)
@@ -132,6 +132,7 @@ class Inversion:
                 level=self.level if value and name != "prior/nearest_mean" else None,
                 meaning=f"Share of the inputs, made from the model's own idea of the forgotten classes, that {judge}.",
                 note=None if value else "a request of single rows has no class to read out",
+                higher="memory",
                 limits=(0.0, 1.0),
                 step=1 / self.images,
             )

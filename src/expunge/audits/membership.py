@@ -173,7 +173,7 @@ class Membership:
         notes = [note] if note else []
         if few:
             notes.append(f"only informs: {' and '.join(few)}, where {self.min_rows} are needed to count")
-        known = {evidence: value(evidence) if all(rows.values()) else None for evidence in case.models}
+        known = case.each((self, name), lambda evidence: value(evidence) if all(rows.values()) else None)
         if all(rows.values()) and None in known.values():
             notes.append("a model gives all rows one score, which no attack can be fitted on")
         level = None if few else self.level

@@ -9,11 +9,15 @@ made to forget, and what.
    Ebrahimpour-Boroojeny et al., https://arxiv.org/abs/2506.20893; the distance itself is textbook.
 2. ``entropy``: mean entropy of the softmax distributions, in nats, from 0 to the logarithm of the number of classes.
    Source: Golatkar et al., https://arxiv.org/abs/1911.04933 (the Streisand effect).
-3. ``churn``: share of rows whose predicted class is not the one that a retrained model predicts, averaged over
+3. ``alignment``: mean cosine between a row's logits, their mean taken off, and those that a retrained model gives that
+   row, averaged over retrained models. From -1 to 1. An output that is merely hidden stands out: the other outputs
+   were never raised in its place. On kept rows it informs. Cosine similarity of logits is textbook; as a test of
+   forgetting it is ours.
+4. ``churn``: share of rows whose predicted class is not the one that a retrained model predicts, averaged over
    retrained models. From 0 to 1. Source: Milani Fard et al., "Launch and Iterate: Reducing Prediction Churn", 2016.
 
-The ideal of each is the number of a retrained model. Total variation and churn of a retrained model are measured
-against the other ones (see `Case.beside_retrained`).
+The ideal of each is the number of a retrained model. Total variation, alignment and churn of a retrained model are
+measured against the other ones (see `Case.beside_retrained`).
 """
 
 import math
@@ -23,6 +27,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from expunge.case import Case, Evidence
 from expunge.data import Part
@@ -37,11 +42,17 @@ class Prediction:
     level: ClassVar[int | None] = 1
 
     def __call__(self, case: Case) -> list[Finding]:
-        """Return total variation on both forgotten parts, entropy and churn; a part without rows only informs."""
+        """Return total variation on both forgotten parts, entropy, alignment and churn.
+
+        A part without rows only informs.
+        """
+        forgotten: Part = "forget" if case.missing("forget_test") else "forget_test"
         return [
             self._variation("forget_test", case),
             self._variation("forget", case),
             self._entropy("forget_test", case),
+            self._alignment(forgotten, case),
+            self._alignment("retain_test", case),
             self._churn("retain_test", case),
         ]
 
@@ -65,7 +76,7 @@ class Prediction:
                 f"mean probability of each class over {part}",
                 lambda evidence: mean_distribution(evidence.logits[part]).tolist(),
             ),
-            references=3,
+            paired=True,
             limits=(0.0, 1.0),
         )
 
@@ -77,8 +88,25 @@ class Prediction:
             level=None if missing else self.level,
             meaning="How undecided the model is about rows to be forgotten; being far more or less undecided than a "
             "model that never learned them gives the forgetting away.",
+            higher="oblivion",
             note=missing,
             limits=(0.0, math.log(len(case.split.label_names))),
+        )
+
+    def _alignment(self, part: Part, case: Case) -> Finding:
+        def mean(evidence: Evidence, others: Sequence[Evidence]) -> float:
+            return sum(alignment(evidence.logits[part], other.logits[part]) for other in others) / len(others)
+
+        missing, forgotten = case.missing(part), part != "retain_test"
+        return case.measure(
+            f"prediction/alignment/{part}",
+            (lambda evidence: None) if missing else case.beside_retrained(mean),
+            level=self.level if forgotten and not missing else None,
+            meaning=f"How alike, row by row, all outputs for rows to {'be forgotten' if forgotten else 'keep'} are to "
+            "those of models that never learned what is to be forgotten; 1 is the same up to scale.",
+            note=missing,
+            paired=True,
+            limits=(-1.0, 1.0),
         )
 
     def _churn(self, part: Part, case: Case) -> Finding:
@@ -94,7 +122,7 @@ class Prediction:
             meaning="Share of unseen rows to keep that the model answers otherwise than models that never learned what "
             "is to be forgotten.",
             note=missing,
-            references=3,
+            paired=True,
             limits=(0.0, 1.0),
             step=case.row(part),
         )
@@ -114,6 +142,15 @@ def entropy(logits: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
     """Return the entropy of each row's softmax distribution, in nats, in double precision."""
     logs = logits.double().log_softmax(dim=1)
     return -(logs.exp() * logs).sum(dim=1)
+
+
+def alignment(first: Float[Tensor, "rows classes"], second: Float[Tensor, "rows classes"]) -> float:
+    """Return the mean over rows of the cosine between two models' logits, each row's mean taken off, from -1 to 1.
+
+    A constant added to all logits of a row changes no probability, and does not count.
+    """
+    rows = (logits.double() - logits.double().mean(dim=1, keepdim=True) for logits in (first, second))
+    return float(cosine_similarity(*rows, dim=1).mean())
 
 
 def churn(first: Float[Tensor, "rows classes"], second: Float[Tensor, "rows classes"]) -> float:

@@ -48,10 +48,18 @@ class Probe:
         """Return three findings per depth; only what the head reads counts, and only with rows in forget_test."""
         depths = case.depths or (HEAD,)
         probes = (
-            {} if case.unseen() else {one: {depth: self._fit(one, depth) for depth in depths} for one in case.models}
+            {}
+            if case.unseen()
+            else case.each(
+                (self, "ridge", depths), lambda evidence: {depth: self._fit(evidence, depth) for depth in depths}
+            )
         )
         centres = (
-            {} if case.unseen() else {one: {depth: _centres(one, depth) for depth in depths} for one in case.models}
+            {}
+            if case.unseen()
+            else case.each(
+                (self, "centres", depths), lambda evidence: {depth: _centres(evidence, depth) for depth in depths}
+            )
         )
         return [
             *(
@@ -108,6 +116,7 @@ class Probe:
             value,
             level=self.level if depth == HEAD and part == "forget_test" and not missing else None,
             meaning=meaning,
+            higher="kept" if part == "retain_test" else "memory",
             note=missing,
             limits=(0.0, 1.0),
             step=case.row(part),

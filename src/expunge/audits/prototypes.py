@@ -60,7 +60,7 @@ class Prototypes:
         scores: dict[Evidence, list[tuple[float, float]]] = {}
         if not missing:
             draws = [[_draw(case, k, number) for number in range(self.draws)] for k in self.k]
-            scores = {evidence: [_mean_scores(evidence, each) for each in draws] for evidence in case.models}
+            scores = case.each(self, lambda evidence: [_mean_scores(evidence, each) for each in draws])
         judged = max((k for k in self.k if k <= JUDGED), default=min(self.k))
         return [
             *(self._finding(case, "balanced", index, scores, missing, counts=k == judged) for index, k in self._each()),
@@ -92,6 +92,7 @@ class Prototypes:
             if name == "balanced"
             else f"Share of unseen rows of the classes to forget that the model names after their rows in the last "
             f"layer are rebuilt from {rows}.",
+            higher="memory",
             note=missing,
             series=case.series(
                 [str(each) for each in self.k],

@@ -54,6 +54,7 @@ class Quantization:
 
             findings += after_change(
                 case,
+                self,
                 f"quantization/int{bits}",
                 change,
                 level=self.level,

@@ -78,10 +78,9 @@ class Relearning:
         """Return steps, anamnesis index and area, and the area on retained rows alone."""
         kept = choose(case.split["retain"], self.training_rows, case.runtime, "relearning/training_rows")
         everything = JoinedRows(case.split["retain"], case.split["forget"])
-        curves = self._curves(
-            case, choose(everything, self.training_rows, case.runtime, "relearning/training_rows"), self.max_epochs
-        )
-        alone = self._curves(case, kept, self.retain_epochs)
+        mixed = choose(everything, self.training_rows, case.runtime, "relearning/training_rows")
+        curves = self._curves(case, "all", mixed, self.max_epochs)
+        alone = self._curves(case, "retain_only", kept, self.retain_epochs)
         target = self.recovered * curves[case.original][0]
         steps = {
             evidence: None if (reached := steps_until(curve, target)) is None else reached * self.every
@@ -113,15 +112,15 @@ class Relearning:
             ),
         ]
 
-    def _curves(self, case: Case, rows: Rows, epochs: int) -> Mapping[Evidence, Curve]:
+    def _curves(self, case: Case, name: str, rows: Rows, epochs: int) -> Mapping[Evidence, Curve]:
         training = adam(epochs=epochs, batch_size=self.batch_size, lr=self.lr)
         watched = choose(case.split[forgotten_part(case)], self.rows, case.runtime, "relearning/rows")
-        return {
-            evidence: relearn(
+        return case.each(
+            (self, name),
+            lambda evidence: relearn(
                 evidence.model, rows, watched, case.runtime, training, stage="relearning", every=self.every
-            )
-            for evidence in case.models
-        }
+            ),
+        )
 
     def _area(self, case: Case, name: str, curves: Mapping[Evidence, Curve], meaning: str) -> Finding:
         part, points = forgotten_part(case), len(curves[case.original])
@@ -132,6 +131,7 @@ class Relearning:
                 lambda evidence: fmean(curves[evidence]),
                 level=self.level,
                 meaning=meaning,
+                higher="memory",
                 note=f"measured on {part}" if part == "forget" else None,
                 limits=(0.0, 1.0),
                 step=1 / max(1, min(len(case.split[part]), self.rows)) / points,
@@ -157,8 +157,9 @@ class Relearning:
             level=self.level if counts else None,
             meaning="Training steps to relearn what was forgotten, as a multiple of what a model needs that never knew "
             "it; below 1 means that memory is left.",
+            higher="oblivion",
             note=_late(case, steps, last) if defined else "a retrained model knows it at once or does not learn it",
-            references=3,
+            paired=True,
             limits=(0.0, math.inf),
         )
 

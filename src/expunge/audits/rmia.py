@@ -109,7 +109,7 @@ class Rmia:
             level=None if few else self.level,
             meaning=meaning,
             note=note,
-            references=3,
+            paired=True,
             limits=(0.0, 1.0),
             step=case.row("forget"),
         )

@@ -59,6 +59,7 @@ class Similarity:
             level=self.level if depth == HEAD and not missing else None,
             meaning=f"How much the model's features of rows to be forgotten, {_place(depth)}, are still the "
             "original's; 1 is wholly.",
+            higher="memory",
             note=missing,
             limits=(-math.inf, 1.0),
         )
@@ -78,7 +79,7 @@ class Similarity:
             meaning=f"How much the model's features of rows to {'be forgotten' if forgotten else 'keep'}, "
             f"{_place(depth)}, are like those of models that never learned what is to be forgotten.",
             note=missing,
-            references=3,
+            paired=True,
             limits=(-math.inf, 1.0),
         )
 

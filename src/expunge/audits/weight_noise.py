@@ -54,6 +54,7 @@ class WeightNoise:
 
             findings += after_change(
                 case,
+                self,
                 f"weight_noise/{strength:g}",
                 change,
                 level=self.level,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import get_args
 
-from expunge.finding import Finding
+from expunge.finding import Finding, Miss
 from expunge.report.wording import clip, listed, percent, span, title, value
 from expunge.result import Level, Result, reached
 
@@ -24,6 +24,11 @@ _LIMITS = {
     "L4": "This is evidence, not proof.",
 }
 _CONTROL = "This is a control, not unlearning: head_mask only hides the output and leaves every feature in place."
+_MISSES: dict[Miss | None, str] = {
+    "memory left": "memory is left",
+    "over-forgotten": "over-forgotten: less is left than in retrained networks",
+    "damaged": "over-forgotten: what was to stay is damaged",
+}
 _UNTOLD = "The original network would pass too, so these numbers cannot tell forgetting from doing nothing."
 
 
@@ -82,13 +87,10 @@ def way(finding: Finding) -> str | None:
     if finding.inside is not False or finding.band is None or finding.unlearned is None:
         return None
     above = finding.unlearned > finding.band[1]
-    known = {
-        ("accuracy/forget_test", True): "still recognised",
-        ("accuracy/forget_test", False): "over-forgotten",
-        ("accuracy/retain_test", False): "what was to stay is damaged",
-    }
-    if (finding.name, above) in known:
-        return known[finding.name, above]
+    if finding.name == "accuracy/forget_test" and above:
+        return "still recognised"
+    if finding.miss in _MISSES:
+        return _MISSES[finding.miss]
     text = "higher than in retrained networks" if above else "lower than in retrained networks"
     if finding.original is None or _within(finding.original, finding):
         return text
