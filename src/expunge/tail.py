@@ -3,121 +3,197 @@
 A network of units that follow each other (see `expunge.taps`) is cut before one of them. Each row goes through the
 units before the cut once; whatever then happens behind the cut costs the units behind it alone.
 
-1. One pass over the rows stores what the last unit before the cut gives.
+1. One pass over the rows stores what the last unit before the cut gives, and what the network makes of it.
 2. In a copy of the network, the units before the cut are replaced: the last one by a module that gives the stored
-   values, the others by modules that compute nothing and give zeros of the right shape.
-3. Whether that copy computes the same logits is checked on the first batch. A network with a connection that jumps over the
-   cut does not, and is refused.
+   values, the others by modules that compute nothing and give zeros of the right shape. The head is taken off.
+3. Whether that copy, with the head put after it, computes the same logits is checked on the first batch. A network
+   with a connection that jumps over the cut does not, and is refused; nor does one that changes what the head gives.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from expunge.errors import ModelError
 from expunge.network import copy_of, find_head
 from expunge.rows import Rows
 from expunge.runtime import Runtime
-from expunge.taps import find_units
+from expunge.taps import HEAD, find_units
 
-TOLERANCE = 1e-3
+TOLERANCE = 1e-2
 """The most by which logits of the tail may differ from the network's, absolutely and as a share of a logit."""
 
 
 class _Given(nn.Module):
     """Stands for a unit before the cut; gives `values`, whatever comes in."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.values = torch.zeros(0)
+        self.shape = shape
+        self.values = torch.zeros(0, *shape)
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
         return self.values
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tail:
-    """A network cut in two, and what its first part gives for some rows."""
+class Body(nn.Module):
+    """What lies between the cut and the head: from stored values to what the head reads."""
 
-    model: nn.Module
-    """The copy without the units before the cut: call `run`."""
-    stored: Float[Tensor, "rows ..."]
-    """What the last of these units gives, on the runtime's device."""
-    logits: Float[Tensor, "rows classes"]
-    """What the whole network says of the rows, in evaluation mode."""
-    given: tuple[tuple[_Given, tuple[int, ...]], ...]
-    """Modules in the place of these units, each with the shape of one row's output."""
-    input_size: tuple[int, ...]
+    def __init__(self, model: nn.Module, given: list[_Given], input_size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self._given = given
+        self._input_size = input_size
 
-    def run(self, values: Float[Tensor, "rows ..."]) -> Float[Tensor, "rows classes"]:
-        """Return the logits for values as stored."""
-        for module, shape in self.given[:-1]:
-            module.values = values.new_zeros(()).expand(len(values), *shape)
-        self.given[-1][0].values = values
-        logits: Tensor = self.model(values.new_zeros(()).expand(len(values), *self.input_size))
+    def forward(self, values: Float[Tensor, "rows ..."]) -> Float[Tensor, "rows width"]:
+        """Return what the head reads."""
+        for module in self._given:
+            module.values = values.new_zeros(()).expand(len(values), *module.shape)
+        self._given[-1].values = values
+        features: Tensor = self.model(values.new_zeros(()).expand(len(values), *self._input_size))
+        return features
+
+
+class Tail(nn.Module):
+    """What follows the cut: a body and the head."""
+
+    def __init__(self, body: Body, head: nn.Linear) -> None:
+        super().__init__()
+        self.body = body
+        self.head = head
+
+    def forward(self, values: Float[Tensor, "rows ..."]) -> Float[Tensor, "rows classes"]:
+        """Return logits."""
+        logits: Tensor = self.head(self.body(values))
         return logits
 
-    def return_to(self, model: nn.Module) -> None:
+    def put_into(self, model: nn.Module) -> None:
         """Copy all weights and buffers behind the cut into a network of the same architecture."""
-        model.load_state_dict(model.state_dict() | self.model.state_dict())
+        model.load_state_dict(model.state_dict() | self.body.model.state_dict())
+        find_head(model, self.head.out_features).load_state_dict(self.head.state_dict())
 
 
-@torch.no_grad()
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """A network cut in two, and what it makes of some rows in evaluation mode."""
+
+    tail: Tail
+    """A copy; weights that no stored value reaches are frozen."""
+    stored: Float[Tensor, "rows ..."]
+    """What the last unit before the cut gives."""
+    features: Float[Tensor, "rows width"]
+    """What the head reads."""
+    logits: Float[Tensor, "rows classes"]
+    labels: Int64[Tensor, " rows"]
+
+
 def cut(
     model: nn.Module, rows: Rows, runtime: Runtime, *, num_classes: int, share: float, batch_size: int = 256
-) -> Tail:
+) -> Cut:
     """Cut a network before its last units and store what these are given for some rows.
 
     Args:
         model: Left as it is.
         rows: Each is read once.
-        runtime: Where.
+        runtime: Where; everything stays on its device.
         num_classes: Outputs of the head.
         share: Share of the units that are behind the cut, rounded up; one unit at least stays before it.
-        batch_size: Rows per pass.
+        batch_size: Rows per pass, over all processes.
 
     Raises:
         ModelError: There is no head, or there are fewer than two units, or they do not follow each other.
     """
     whole = copy_of(model).eval()
-    units = find_units(whole, find_head(whole, num_classes))
-    prefix = units[: max(1, len(units) - math.ceil(share * len(units)))]
+    head = find_head(whole, num_classes)
+    units = find_units(whole, head)
     if len(units) < 2:
         raise ModelError(f"expected a network of two units or more, got {len(units)} in {type(model).__name__}")
-    network, caught = runtime.place(whole), dict[str, Tensor]()
-    handles = [module.register_forward_hook(_catch(caught, name)) for name, module in prefix]
-    stored, logits = [], []
-    for inputs, _, _ in runtime.batches(rows, batch_size):
+    prefix = units[: max(1, len(units) - math.ceil(share * len(units)))]
+    seen = _watch(whole, [*prefix, (HEAD, head)], rows, runtime, batch_size)
+    names = {module: name for name, module in whole.named_modules()}
+    given = [_Given(tuple(seen.outputs[name].shape[1:])) for name, _ in prefix]
+    for (name, _), module in zip(prefix, given, strict=True):
+        whole.set_submodule(name, module)
+    whole.set_submodule(names[head], nn.Identity())
+    tail = Tail(Body(whole, given, seen.input_size), head)
+    found = Cut(
+        tail=tail,
+        stored=seen.outputs[prefix[-1][0]],
+        features=seen.inputs[HEAD],
+        logits=seen.outputs[HEAD],
+        labels=seen.labels,
+    )
+    _check(found, seen.logits, prefix[-1][0], batch_size)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What some modules were given and gave; of all but the last two only the last batch is kept."""
+
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    logits: Tensor
+    labels: Tensor
+    input_size: tuple[int, ...]
+
+
+@torch.no_grad()
+def _watch(
+    model: nn.Module, units: list[tuple[str, nn.Module]], rows: Rows, runtime: Runtime, batch_size: int
+) -> _Seen:
+    network = runtime.place(model)
+    now: dict[str, tuple[Any, Any]] = {}
+    handles = [module.register_forward_hook(_keep(now, name)) for name, module in units]
+    wanted = [name for name, _ in units[-2:]]
+    parts: dict[str, list[Tensor]] = {}
+    shape: tuple[int, ...] = ()
+    for inputs, labels, _ in runtime.batches(rows, batch_size):
         with runtime.cost.step("predict", len(inputs)):
-            logits.append(network(inputs).float())
-        if len(caught) < len(prefix):
-            raise ModelError(f"expected units that give a tensor each, got none of {_missing(prefix, caught)}")
-        stored.append(caught[prefix[-1][0]])
+            logits = network(inputs)
+        shape = tuple(inputs.shape[1:])
+        if not all(isinstance(value, Tensor) for name, _ in units for value in now.get(name, (None, None))):
+            raise ModelError("expected units that take and give one tensor each: choose a method that cuts no network")
+        for name in wanted:
+            parts.setdefault(f"in {name}", []).append(now[name][0])
+            parts.setdefault(f"out {name}", []).append(now[name][1])
+        parts.setdefault("logits", []).append(logits)
+        parts.setdefault("labels", []).append(labels)
     for handle in handles:
         handle.remove()
-    given = tuple((_Given(), tuple(caught[name].shape[1:])) for name, _ in prefix)
-    for (name, _), (module, _) in zip(prefix, given, strict=True):
-        whole.set_submodule(name, module)
-    input_size = tuple(inputs.shape[1:])
-    tail = Tail(model=whole, stored=torch.cat(stored), logits=torch.cat(logits), given=given, input_size=input_size)
-    again = tail.run(tail.stored[:batch_size])
-    if not torch.allclose(again.float(), tail.logits[:batch_size], rtol=TOLERANCE, atol=TOLERANCE):
-        raise ModelError(f"expected units that follow each other, got a connection that jumps over {prefix[-1][0]!r}")
-    return tail
+    whole = {key: runtime.gather(torch.cat(values), len(rows), batch_size) for key, values in parts.items()}
+    return _Seen(
+        inputs={HEAD: whole[f"in {HEAD}"].float()},
+        outputs={name: output for name, (_, output) in now.items()}
+        | {name: whole[f"out {name}"].float() for name in wanted},
+        logits=whole["logits"].float(),
+        labels=whole["labels"],
+        input_size=shape,
+    )
 
 
-def _catch(caught: dict[str, Tensor], name: str) -> Callable[[nn.Module, Any, Any], None]:
-    def keep(module: nn.Module, inputs: Any, outputs: Any) -> None:
-        if isinstance(outputs, Tensor):
-            caught[name] = outputs.detach()
+def _keep(now: dict[str, tuple[Any, Any]], name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        now[name] = (inputs[0] if inputs else None), output
 
-    return keep
+    return hook
 
 
-def _missing(units: Iterable[tuple[str, nn.Module]], caught: Mapping[str, Tensor]) -> str:
-    return ", ".join(name for name, _ in units if name not in caught)
+def _check(found: Cut, logits: Tensor, last: str, batch_size: int) -> None:
+    """Check that the tail computes what the network does, and freeze the weights that play no part in it."""
+    again = found.tail(found.stored[:batch_size])
+    same = again.shape == logits[:batch_size].shape
+    if not same or not torch.allclose(again.float(), logits[:batch_size], rtol=TOLERANCE, atol=TOLERANCE):
+        raise ModelError(
+            f"expected units that follow each other and end in the head, got others around {last!r}: "
+            "choose a method that cuts no network"
+        )
+    weights = [weight for weight in found.tail.parameters() if weight.requires_grad]
+    reached = torch.autograd.grad(again.sum(), weights, allow_unused=True) if weights else ()
+    for weight, gradient in zip(weights, reached, strict=True):
+        weight.requires_grad_(gradient is not None)
