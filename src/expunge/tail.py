@@ -5,13 +5,14 @@ units before the cut once; whatever then happens behind the cut costs the units 
 
 1. One pass over the rows stores what the last unit before the cut gives, and what the network makes of it.
 2. In a copy of the network, the units before the cut are replaced: the last one by a module that gives the stored
-   values, the others by modules that compute nothing and give zeros of the right shape. The head is taken off.
+   values, the others by modules that compute nothing and give zeros of the right shape. What was called between them,
+   such as batch normalisation, is replaced too: it would take its statistics from the zeros. The head is taken off.
 3. Whether that copy, with the head put after it, computes the same logits is checked on the first batch. A network
    with a connection that jumps over the cut does not, and is refused; nor does one that changes what the head gives.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,13 @@ class _Given(nn.Module):
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
         return self.values
+
+
+class _Through(nn.Module):
+    """Stands for a module between units before the cut; gives what comes in."""
+
+    def forward(self, first: Any, *others: Any, **options: Any) -> Any:
+        return first
 
 
 class Body(nn.Module):
@@ -117,9 +125,10 @@ def cut(
     seen = _watch(whole, [*prefix, (HEAD, head)], rows, runtime, batch_size)
     names = {module: name for name, module in whole.named_modules()}
     given = [_Given(tuple(seen.outputs[name].shape[1:])) for name, _ in prefix]
-    for (name, _), module in zip(prefix, given, strict=True):
-        whole.set_submodule(name, module)
-    whole.set_submodule(names[head], nn.Identity())
+    _replace(
+        whole, {name: module for (name, _), module in zip(prefix, given, strict=True)} | {names[head]: nn.Identity()}
+    )
+    _replace(whole, {name: _Through() for name in seen.only_before(prefix[-1][0])})
     tail = Tail(Body(whole, given, seen.input_size), head)
     found = Cut(
         tail=tail,
@@ -136,11 +145,19 @@ def cut(
 class _Seen:
     """What some modules were given and gave; of all but the last two only the last batch is kept."""
 
+    calls: list[str]
+    """Names of all modules in the order in which they came to an end, over all batches."""
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
     logits: Tensor
     labels: Tensor
     input_size: tuple[int, ...]
+
+    def only_before(self, last: str) -> list[str]:
+        """Return the modules that come to an end before a unit does, and are not called again after it."""
+        first_pass = self.calls[: self.calls.index("")]  # the whole model comes to an end last
+        end = first_pass.index(last)
+        return [name for name in dict.fromkeys(first_pass[:end]) if name not in first_pass[end:]]
 
 
 @torch.no_grad()
@@ -149,7 +166,9 @@ def _watch(
 ) -> _Seen:
     network = runtime.place(model)
     now: dict[str, tuple[Any, Any]] = {}
+    calls: list[str] = []
     handles = [module.register_forward_hook(_keep(now, name)) for name, module in units]
+    handles += [module.register_forward_hook(_note(calls, name)) for name, module in model.named_modules()]
     wanted = [name for name, _ in units[-2:]]
     parts: dict[str, list[Tensor]] = {}
     shape: tuple[int, ...] = ()
@@ -168,6 +187,7 @@ def _watch(
         handle.remove()
     whole = {key: runtime.gather(torch.cat(values), len(rows), batch_size) for key, values in parts.items()}
     return _Seen(
+        calls=calls,
         inputs={HEAD: whole[f"in {HEAD}"].float()},
         outputs={name: output for name, (_, output) in now.items()}
         | {name: whole[f"out {name}"].float() for name in wanted},
@@ -182,6 +202,19 @@ def _keep(now: dict[str, tuple[Any, Any]], name: str) -> Callable[[nn.Module, An
         now[name] = (inputs[0] if inputs else None), output
 
     return hook
+
+
+def _note(calls: list[str], name: str) -> Callable[[nn.Module, Any, Any], None]:
+    return lambda module, inputs, output: calls.append(name)
+
+
+def _replace(model: nn.Module, new: Mapping[str, nn.Module]) -> None:
+    """Replace submodules by name, the outer ones first; what is within a replaced one is gone with it."""
+    present = dict(model.named_modules())
+    for name in sorted(new, key=len):
+        if name in present and not isinstance(present[name], _Given):
+            model.set_submodule(name, new[name])
+            present = dict(model.named_modules())
 
 
 def _check(found: Cut, logits: Tensor, last: str, batch_size: int) -> None:
