@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet
+import pyarrow.parquet  # type: ignore[import-untyped]
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -93,9 +93,9 @@ class World:
         path = self.keep / f"{self.name}-{name}.safetensors" if self.keep else None
         if path is None or not path.exists():
             # half the time on CPUs that have bfloat16
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)
             fit(model, rows, runtime, self.training, stage="train")
-            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            model.to(memory_format=torch.contiguous_format)
             if path is None:
                 return model
             save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
@@ -107,7 +107,7 @@ def read_cifar(name: str, count: int) -> Rows:
     """Return the first rows of a file of CIFAR-10, normalised."""
     table = pyarrow.parquet.read_table(CIFAR / name).slice(0, count).to_pylist()
     pixels = np.stack([np.asarray(Image.open(io.BytesIO(row["img"]["bytes"]))) for row in table])
-    scaled = (pixels.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    scaled = (pixels.astype(np.float32) / 255 - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)
     return TensorRows(
         torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy()), torch.tensor([row["label"] for row in table])
     )
@@ -171,7 +171,8 @@ def compare(world: World, index: int, seed: int, references: int, audits: Sequen
     numbers = [*range(references), HELD_OUT]
     retrained = [world.trained(parts["retain"], 1000 + number, f"{index}-{number}") for number in numbers]
     runtime = open_runtime(device="cpu", seed=seed)
-    rows, models = [], [original, retrained.pop()]
+    rows: list[dict[str, Any]] = []
+    models = [original, retrained.pop()]
     each = epoch_flops(original, world.data.input_size, len(parts["retain"])) * world.training.epochs
     rows.append({"method": "original", "flops": 0, "epoch_equivalents": 0.0, "seconds": 0.0, "forget_reads": 0})
     whole = epoch_flops(original, world.data.input_size, len(world.data.train))

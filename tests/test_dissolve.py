@@ -14,7 +14,7 @@ from expunge.methods.dissolve import Dissolve, basis, batches, faded, reset_rows
 from expunge.network import Network, copy_of
 from expunge.rows import TensorRows
 from expunge.runtime import open_runtime
-from expunge.tail import Cut, Tail, cut
+from expunge.tail import Body, Cut, Tail, cut
 
 WIDTH, CLASSES = 6, 4
 
@@ -32,7 +32,7 @@ def found() -> Cut:
         head.weight.copy_(torch.randn(CLASSES, WIDTH, generator=generator))
     features = torch.randn(60, WIDTH, generator=generator)
     return Cut(
-        tail=Tail(nn.Identity(), head),
+        tail=Tail(Body(nn.Identity(), [], ()), head),
         stored=features,
         features=features,
         logits=head(features).detach(),
@@ -77,7 +77,7 @@ def test_neighbours_pull_features_to_the_means_of_the_classes_named_instead(foun
 
 def test_with_more_classes_than_features_nothing_fades(found: Cut) -> None:
     head = nn.Linear(2, CLASSES)
-    narrow = replace(found, tail=Tail(nn.Identity(), head), features=found.features[:, :2])
+    narrow = replace(found, tail=Tail(Body(nn.Identity(), [], ()), head), features=found.features[:, :2])
     assert torch.allclose(faded(narrow, [3], rest=0.0, neighbours=0.0), narrow.features, atol=1e-5)
 
 

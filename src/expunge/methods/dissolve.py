@@ -27,6 +27,7 @@ Where the head has as many retained classes as features or more, S is all there 
 `neighbours` acts.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -105,7 +106,7 @@ class Dissolve:
         with runtime.seeded("dissolve/head"):
             fresh = find_head(access.build(), access.num_classes)
         for attempt in range(self.tries):
-            tail = copy_of(found.tail)
+            tail = copy.deepcopy(found.tail)
             reset_rows(tail.head, fresh, classes)
             lr = self.lr / 4**attempt
             if self._rewrite(tail, found, goal, runtime, lr) and self._agrees(tail, found, goal, runtime):
@@ -129,7 +130,7 @@ class Dissolve:
         size = min(max(round(total / self.steps), 8), 256, len(found.stored))
         steps = max(1, round(total / size))
         training = Training(optimizer="adamw", lr=lr, weight_decay=self.weight_decay, schedule="one_cycle")
-        weights = [weight for weight in tail.parameters() if weight.requires_grad]
+        weights: list[Tensor] = [weight for weight in tail.parameters() if weight.requires_grad]
         optimizer = optimizer_of(weights, training)
         schedule = make_schedule(optimizer, training, steps)
         network, stepper = runtime.setup(tail.train().body, optimizer)
@@ -192,7 +193,7 @@ def faded(found: Cut, classes: list[int], *, rest: float, neighbours: float) -> 
         neighbours: Share of the mixture of means, from 0 to 1.
     """
     features, weight = found.features.double(), found.tail.head.weight.double()
-    kept = found.labels.unique()
+    kept = sorted(set(found.labels.tolist()))
     means = torch.stack([features[found.labels == index].mean(dim=0) for index in kept])
     others = [index for index in range(len(weight)) if index not in classes]
     rows = weight[others]
@@ -211,18 +212,20 @@ def faded(found: Cut, classes: list[int], *, rest: float, neighbours: float) -> 
 def basis(vectors: Float[Tensor, "count width"], scale: float) -> Float[Tensor, "width rank"]:
     """Return an orthonormal basis, in columns, of the span of some vectors; what is tiny beside the scale is none."""
     _, sizes, directions = torch.linalg.svd(vectors, full_matrices=False)
-    return directions[sizes > SMALLEST * scale].T
+    found: Tensor = directions[sizes > SMALLEST * scale].T
+    return found
 
 
 @torch.no_grad()
 def reset_rows(head: nn.Linear, fresh: nn.Linear, classes: list[int]) -> None:
     """Give the rows of some classes the weights of another head; frozen weights stay."""
-    for own, new in ((head.weight, fresh.weight), (head.bias, fresh.bias)):
-        if own is not None and own.requires_grad:
-            own[classes] = new[classes].to(own)
+    new = dict(fresh.named_parameters())
+    for name, own in head.named_parameters():
+        if own.requires_grad:
+            own[classes] = new[name][classes].to(own)
 
 
 def batches(rows: int, size: int, steps: int, generator: torch.Generator) -> list[Int64[Tensor, " size"]]:
     """Return the row numbers of so many batches: one random order of all rows after the other."""
     orders = [torch.randperm(rows, generator=generator) for _ in range(-(-steps * size // rows))]
-    return list(torch.cat(orders)[: steps * size].split(size))
+    return list(torch.split(torch.cat(orders)[: steps * size], size))
