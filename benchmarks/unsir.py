@@ -193,7 +193,8 @@ def compare(world: World, index: int, seed: int, references: int, audits: Sequen
     for row, evidence in zip(rows, case.unlearned_population, strict=True):
         judged = replace(case, unlearned=evidence, unlearned_population=())
         row |= {"class": index, "seed": seed, "over_retraining": row["flops"] / each}
-        row["findings"] = [plain(finding) for audit in audits for finding in audit(judged)]
+        findings = [finding for audit in audits for finding in audit(judged)]
+        row["findings"] = [plain(finding) for finding in findings if finding.level is not None]
     return rows
 
 
@@ -280,7 +281,7 @@ def main() -> None:
             "summary": summary,
             "rows": rows,
         }
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+        arguments.out.write_text(json.dumps(record) + "\n")
 
 
 if __name__ == "__main__":
