@@ -13,7 +13,8 @@ import expunge
 
 SOURCE = Path(expunge.__file__).parent
 ALLOWED = {
-    "methods": {"data", "rows", "runtime", "settings", "training", "network", "errors", "methods"},
+    "methods": {"data", "errors", "methods", "network", "rows", "runtime", "settings", "tail", "training"},
+    "tail": {"errors", "network", "rows", "runtime", "taps"},
     "audits": {
         "bootstrap",
         "case",

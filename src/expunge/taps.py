@@ -47,6 +47,18 @@ def find_taps(model: nn.Module, num_classes: int) -> tuple[Tap, ...]:
         ModelError: There is no head.
     """
     head = find_head(model, num_classes)
+    units = find_units(model, head)
+    counts = [len(_layers(module, head)) for _, module in units]
+    ends = [sum(counts[: index + 1]) for index in range(len(units) - 1)]
+    nearest = {
+        min(range(len(ends)), key=lambda index: abs(ends[index] - share * sum(counts))) for share in QUARTERS if ends
+    }
+    earlier = [_tap(*units[index], head) for index in sorted(nearest)]
+    return *earlier, Tap(name=HEAD, module=head, width=head.in_features, channels_first=False)
+
+
+def find_units(model: nn.Module, head: nn.Linear) -> list[tuple[str, nn.Module]]:
+    """Return the units of a network by their dotted names, in the order in which the model lists them."""
     units = [(name, module) for name, module in _children("", model) if _layers(module, head)]
     while len(units) < UNITS:
         deep = [index for index, (_, module) in enumerate(units) if len(_layers(module, head)) > 1]
@@ -55,13 +67,7 @@ def find_taps(model: nn.Module, num_classes: int) -> tuple[Tap, ...]:
         largest = max(deep, key=lambda index: len(_layers(units[index][1], head)))
         inner = [(name, module) for name, module in _children(*units[largest]) if _layers(module, head)]
         units[largest : largest + 1] = inner
-    counts = [len(_layers(module, head)) for _, module in units]
-    ends = [sum(counts[: index + 1]) for index in range(len(units) - 1)]
-    nearest = {
-        min(range(len(ends)), key=lambda index: abs(ends[index] - share * sum(counts))) for share in QUARTERS if ends
-    }
-    earlier = [_tap(*units[index], head) for index in sorted(nearest)]
-    return *earlier, Tap(name=HEAD, module=head, width=head.in_features, channels_first=False)
+    return units
 
 
 @contextmanager

@@ -1,0 +1,231 @@
+"""dissolve: let what only the class reads fade from the features, and its rows dissolve into their neighbours.
+
+Ours, and experimental: what it was measured to do, and what not, stands in ``docs/unsir.md``. In the setting of UNSIR,
+https://arxiv.org/abs/2111.08947: the model and a small subset of the retained rows; a forgotten row is never read.
+
+Hiding an output leaves the class in the features, and high learning rates shake it out together with the rest. Here
+the head says which directions of the features the retained classes read. These stay; the others fade.
+
+1. Subset. Draw a share of the retained rows and put each through the network once. Keep what comes out of the first
+   units (see `expunge.tail`), what the head reads, and the logits. All training is of the last units alone.
+2. Targets of the features h that the head reads, centred. S is the span of the retained classes' head rows w_k, their
+   mean taken off: whatever is outside it changes no retained class against another. u is the part outside S of a
+   forgotten class's row: what that class reads and no other does. The target is the part of h in S, and outside it
+   `rest` times h without u. A share `neighbours` of this is replaced by the retained classes' mean features, weighted
+   by what the model says with the forgotten classes left out (neural collapse: a class that was never learned has no
+   place of its own). Retained logits stay nearly as they were; what the class alone had is gone.
+3. Targets of the logits: the original's softmax over the retained classes alone, the forgotten ones left out, as
+   in DELETE, https://arxiv.org/abs/2503.23751. Mass goes where the model already saw likeness.
+4. Head. The forgotten classes' rows get the weights of a freshly initialised head: those of classes that never came up.
+5. Rewrite. Train the last units and the head on both targets, with AdamW and one cycle of the learning rate.
+6. Watch. The step is tried again from the start at a quarter of the rate if a loss was not finite, or if the model
+   then answers fewer than `agreement` of the subset as the original does with the forgotten classes left out.
+
+Reads: retain.
+
+Where the head has as many retained classes as features or more, S is all there is, nothing can fade, and only
+`neighbours` acts.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt, Le
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+
+from expunge.data import Access, Part, choose
+from expunge.errors import DivergedError
+from expunge.network import copy_of, find_head
+from expunge.rows import Rows, TakenRows
+from expunge.runtime import Runtime
+from expunge.settings import settings
+from expunge.tail import Cut, Tail, cut
+from expunge.training import Count, NotNegative, Positive, Training, make_schedule, optimizer_of
+
+Share = Annotated[float, Ge(0), Le(1)]
+SomeShare = Annotated[float, Gt(0), Le(1)]
+WATCHED = 256
+"""The most rows that answers are compared on."""
+SMALLEST = 1e-6
+"""Singular values and norms below this share of the largest count as none; also the least variance divided by."""
+
+
+@settings
+class Dissolve:
+    """Fade what only the class reads, rewrite the last units; never reads the forgotten rows. Experimental."""
+
+    reads: ClassVar[frozenset[Part]] = frozenset({"retain"})
+
+    retain_share: SomeShare = 0.2
+    """Share of the retained rows of the largest class that is drawn of every class."""
+    fewest_rows: Count = 40
+    """Rows drawn per class at least; all of a class that has fewer."""
+    tail_share: SomeShare = 1 / 3
+    """Share of the network's units that are rewritten, rounded up, counted from the head."""
+    rest: Share = 0.5
+    """What is left of features outside the span that the retained classes read; 1 lets nothing but u fade."""
+    neighbours: Share = 0.2
+    """How far features move to the mean of the classes that the model would name instead."""
+    feature_weight: NotNegative = 10.0
+    """Weight of the squared error of features, in units of their variance, beside the cross-entropy of the logits."""
+    passes: Positive = 1.4
+    """Passes over the subset in the rewrite."""
+    steps: Count = 200
+    """The most steps in the rewrite, which sets the batch size: rows x passes / steps, from 8 to 256."""
+    lr: Positive = 0.01
+    """AdamW's highest learning rate in the first try; a quarter of it in each further one."""
+    weight_decay: NotNegative = 0.01
+    """AdamW's weight decay."""
+    agreement: Share = 0.8
+    """Share of rows that the new model must answer as the original would without the forgotten classes."""
+    tries: Count = 4
+    """How often the rewrite is tried."""
+
+    def __call__(self, model: nn.Module, access: Access, runtime: Runtime) -> nn.Module:
+        """Return a copy that has forgotten the classes.
+
+        Raises:
+            RequestError: The request is of single rows.
+            ModelError: The network cannot be cut; see `expunge.tail.cut`.
+            DivergedError: No rate that was tried leaves the answers to retained rows as they were.
+        """
+        classes = list(access.classes())
+        rows = self._subset(access, runtime)
+        with runtime.stage("cut", 1) as advance:
+            found = cut(model, rows, runtime, num_classes=access.num_classes, share=self.tail_share)
+            advance(1)
+        goal = _Goal(
+            features=faded(found, classes, rest=self.rest, neighbours=self.neighbours),
+            distribution=without(found.logits, classes).softmax(dim=1),
+        )
+        with runtime.seeded("dissolve/head"):
+            fresh = find_head(access.build(), access.num_classes)
+        for attempt in range(self.tries):
+            tail = copy.deepcopy(found.tail)
+            reset_rows(tail.head, fresh, classes)
+            lr = self.lr / 4**attempt
+            if self._rewrite(tail, found, goal, runtime, lr) and self._agrees(tail, found, goal, runtime):
+                forgetting = copy_of(model)
+                tail.put_into(forgetting)
+                return forgetting
+        raise DivergedError(
+            f"expected {self.agreement:.0%} of the retained rows answered as before at some learning rate, got fewer "
+            f"at all from {self.lr:g} to {self.lr / 4 ** (self.tries - 1):g}: lower lr or agreement"
+        )
+
+    def _subset(self, access: Access, runtime: Runtime) -> Rows:
+        rows = access["retain"]
+        largest = int(np.bincount(rows.labels).max())
+        per_class = max(self.fewest_rows, round(self.retain_share * largest))
+        return TakenRows(rows, choose(rows.labels, per_class, runtime.generator("dissolve/retain")))
+
+    def _rewrite(self, tail: Tail, found: Cut, goal: "_Goal", runtime: Runtime, lr: float) -> bool:
+        """Train the tail in place; return whether every loss was finite."""
+        total = self.passes * len(found.stored)
+        size = min(max(round(total / self.steps), 8), 256, len(found.stored))
+        steps = max(1, round(total / size))
+        training = Training(optimizer="adamw", lr=lr, weight_decay=self.weight_decay, schedule="one_cycle")
+        weights: list[Tensor] = [weight for weight in tail.parameters() if weight.requires_grad]
+        optimizer = optimizer_of(weights, training)
+        schedule = make_schedule(optimizer, training, steps)
+        network, stepper = runtime.setup(tail.train().body, optimizer)
+        scale = goal.features.var(dim=0).sum().clamp_min(SMALLEST)
+        losses = torch.zeros((), device=runtime.device)
+        with runtime.seeded("dissolve/dropout"), runtime.stage("rewrite", steps) as advance:
+            for batch in batches(len(found.stored), size, steps, runtime.generator("dissolve/order")):
+                chosen = batch.to(runtime.device)
+                with runtime.cost.step("rewrite", len(chosen)):
+                    features = network(found.stored[chosen])
+                    logits = tail.head(features)
+                    miss = (features - goal.features[chosen]).square().sum(dim=1).mean() / scale
+                    loss = functional.cross_entropy(logits, goal.distribution[chosen]) + self.feature_weight * miss
+                    stepper.zero_grad()
+                    runtime.backward(loss)
+                stepper.step()
+                schedule.step()
+                losses += loss.detach()
+                advance(1)
+        tail.zero_grad(set_to_none=True)
+        return bool(losses.isfinite())
+
+    @torch.no_grad()
+    def _agrees(self, tail: Tail, found: Cut, goal: "_Goal", runtime: Runtime) -> bool:
+        """Return whether enough of the first rows of a random order get the answer that they are to get."""
+        order = torch.randperm(len(found.stored), generator=runtime.generator("dissolve/watch"))[:WATCHED]
+        chosen = order.to(runtime.device)
+        network = runtime.place(tail.eval())
+        with runtime.cost.step("watch", len(chosen)):
+            logits = network(found.stored[chosen])
+        same = logits.argmax(dim=1) == goal.distribution[chosen].argmax(dim=1)
+        return bool(logits.isfinite().all()) and float(same.float().mean()) >= self.agreement
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Goal:
+    """What the rewritten tail is to give for each row."""
+
+    features: Float[Tensor, "rows width"]
+    distribution: Float[Tensor, "rows classes"]
+
+
+def without(logits: Float[Tensor, "rows classes"], classes: list[int]) -> Float[Tensor, "rows classes"]:
+    """Return the logits with those of some classes at minus infinity."""
+    return logits.index_fill(1, torch.tensor(classes, device=logits.device), -torch.inf)
+
+
+@torch.no_grad()
+def faded(found: Cut, classes: list[int], *, rest: float, neighbours: float) -> Float[Tensor, "rows width"]:
+    """Return the features that the head is to read: step 2 of the module's page.
+
+    With m the mean of the retained classes' mean features, P the projection on S and U an orthonormal basis of the
+    forgotten rows' parts outside S: ``(1 - neighbours) (P + rest (1 - P - U U')) (h - m) + neighbours (M' p - m) + m``,
+    where M holds the retained classes' means and p their probabilities. Computed in double precision.
+
+    Args:
+        found: What the original makes of the retained subset.
+        classes: The forgotten classes.
+        rest: What is left outside S and U, from 0 to 1.
+        neighbours: Share of the mixture of means, from 0 to 1.
+    """
+    features, weight = found.features.double(), found.tail.head.weight.double()
+    kept = sorted(set(found.labels.tolist()))
+    means = torch.stack([features[found.labels == index].mean(dim=0) for index in kept])
+    others = [index for index in range(len(weight)) if index not in classes]
+    rows = weight[others]
+    span = basis(rows - rows.mean(dim=0), float(rows.norm()))
+    own = weight[classes] - rows.mean(dim=0)
+    alone = basis(own - own @ span @ span.T, float(rows.norm()))
+    middle = means.mean(dim=0)
+    centred = features - middle
+    read, only = centred @ span @ span.T, centred @ alone @ alone.T
+    kept_logits = without(found.logits.double(), classes)[:, kept]
+    mixture = kept_logits.softmax(dim=1) @ means - middle
+    target = (1 - neighbours) * (read + rest * (centred - read - only)) + neighbours * mixture + middle
+    return target.to(found.features.dtype)
+
+
+def basis(vectors: Float[Tensor, "count width"], scale: float) -> Float[Tensor, "width rank"]:
+    """Return an orthonormal basis, in columns, of the span of some vectors; what is tiny beside the scale is none."""
+    _, sizes, directions = torch.linalg.svd(vectors, full_matrices=False)
+    found: Tensor = directions[sizes > SMALLEST * scale].T
+    return found
+
+
+@torch.no_grad()
+def reset_rows(head: nn.Linear, fresh: nn.Linear, classes: list[int]) -> None:
+    """Give the rows of some classes the weights of another head; frozen weights stay."""
+    new = dict(fresh.named_parameters())
+    for name, own in head.named_parameters():
+        if own.requires_grad:
+            own[classes] = new[name][classes].to(own)
+
+
+def batches(rows: int, size: int, steps: int, generator: torch.Generator) -> list[Int64[Tensor, " size"]]:
+    """Return the row numbers of so many batches: one random order of all rows after the other."""
+    orders = [torch.randperm(rows, generator=generator) for _ in range(-(-steps * size // rows))]
+    return list(torch.split(torch.cat(orders)[: steps * size], size))
