@@ -4,11 +4,13 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+_NOTHING = nullcontext()
 
 
 @dataclass
@@ -32,21 +34,24 @@ class Cost:
             _wait(device)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    @contextmanager
-    def step(self, kind: object, rows: int) -> Iterator[None]:
+    def step(self, kind: object, rows: int) -> AbstractContextManager[None]:
         """Count the operations done inside.
 
         Steps of one kind do the same operations on every row. The first is measured while it runs, the others are
         added by their number of rows, so that counting costs nothing but the first step's few milliseconds.
         """
         if kind not in self._measured:
-            with FlopCounterMode(display=False) as counter:
-                yield
-            self._measured[kind] = int(counter.get_total_flops()), rows
-        else:
-            yield
+            return self._measure(kind, rows)
         flops, measured_rows = self._measured[kind]
         self.flops += flops * rows // measured_rows
+        return _NOTHING
+
+    @contextmanager
+    def _measure(self, kind: object, rows: int) -> Iterator[None]:
+        with FlopCounterMode(display=False) as counter:
+            yield
+        self._measured[kind] = int(counter.get_total_flops()), rows
+        self.flops += self._measured[kind][0]
 
     @property
     def total(self) -> float:
