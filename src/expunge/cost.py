@@ -1,11 +1,13 @@
 """What a piece of work costs: seconds by stage, floating-point operations, memory."""
 
+import re
 import resource
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -63,6 +65,11 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Return the most memory in use so far: of the GPU's allocator, or on CPU the whole process's resident set."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    if sys.platform == "linux":
+        # getrusage would give a process that another one started that one's peak too
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        if found:
+            return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
