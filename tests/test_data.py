@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from conftest import Toy
-from expunge.data import Access, Data, Request, parse_request, split, subset
+from expunge.data import Access, Data, Request, choose, parse_request, split, subset
 from expunge.errors import AccessError, DataError, RequestError
 from expunge.forgetting import run_method
 from expunge.network import rebuild
@@ -128,6 +128,16 @@ def test_a_subset_has_as_many_rows_of_every_class() -> None:
     chosen = subset(many, 10, torch.Generator().manual_seed(0))
     assert np.bincount(chosen.labels).tolist() == [10, 3, 10]
     assert len(set(chosen.batch(np.arange(len(chosen)))[0].ravel().tolist())) == 23
+
+
+def test_the_choice_is_the_first_rows_of_every_class_in_a_random_order() -> None:
+    labels = np.random.default_rng(0).integers(0, 300, size=2000) * 2  # every second class is missing
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(7)).tolist()
+    taken: dict[int, list[int]] = {}
+    for row in order:
+        taken.setdefault(labels[row], []).append(row)
+    slow = sorted(row for found in taken.values() for row in found[:5])
+    assert choose(labels, 5, torch.Generator().manual_seed(7)).tolist() == slow
 
 
 def test_any_map_style_data_become_rows() -> None:

@@ -1,12 +1,14 @@
 """Runtime, cost and training: streams, batches, counting, and the two loops."""
 
 import copy
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -14,7 +16,7 @@ from conftest import TRAINING, Toy
 from expunge.errors import DivergedError, SettingsError
 from expunge.rows import TensorRows
 from expunge.runtime import batch_starts, count_batches, open_runtime
-from expunge.training import Training, adam, fit, predict
+from expunge.training import Training, adam, fit, optimizer_of, predict
 
 
 def test_a_stream_is_a_function_of_seed_and_name() -> None:
@@ -41,6 +43,27 @@ def test_seeded_code_leaves_the_global_stream_alone() -> None:
 
 def numbers(count: int) -> TensorRows:
     return TensorRows(torch.arange(count, dtype=torch.float32)[:, None], torch.zeros(count, dtype=torch.int64))
+
+
+def test_where_there_is_no_gpu_none_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for found, given, expected in ((0, None, ""), (0, "3", "3"), (1, None, None)):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if given is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda found=found: found)
+        open_runtime(device="cpu")
+        assert os.environ.get("CUDA_VISIBLE_DEVICES") == expected
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16-mixed", torch.float32), ("64-true", torch.float64)])
+def test_logits_come_in_the_precision_of_the_weights(precision: str, dtype: torch.dtype) -> None:
+    runtime = open_runtime(device="cpu", precision=precision)
+    inputs, seen = torch.rand(8, 4), []
+    model = nn.Linear(4, 2)
+    model.register_forward_hook(lambda module, arguments, output: seen.append(output.dtype))
+    network, _ = runtime.setup(model, torch.optim.SGD(model.parameters(), 0.1))
+    assert network(inputs).dtype == model.weight.dtype == dtype
+    assert seen == [torch.bfloat16 if precision == "bf16-mixed" else dtype]
 
 
 def test_every_epoch_goes_through_every_row_once_in_a_new_order() -> None:
@@ -115,7 +138,7 @@ def test_operations_are_counted_as_pytorch_counts_them(toy: Toy) -> None:
 def test_fit_takes_the_steps_that_a_plain_loop_takes(toy: Toy) -> None:
     ours, theirs = copy.deepcopy(toy.model), copy.deepcopy(toy.model).train()
     fit(ours, toy.data.train, toy.runtime, adam(epochs=1, batch_size=64, lr=0.01), stage="x")
-    optimizer = torch.optim.Adam(theirs.parameters(), 0.01)
+    optimizer = torch.optim.Adam(theirs.parameters(), 0.01, fused=True)
     order = torch.randperm(len(toy.data.train), generator=toy.runtime.generator("x/order")).numpy()
     for start in range(0, len(order), 64):
         inputs, labels = toy.data.train.batch(order[start : start + 64])
@@ -124,6 +147,30 @@ def test_fit_takes_the_steps_that_a_plain_loop_takes(toy: Toy) -> None:
         optimizer.step()
     for key, value in theirs.state_dict().items():
         assert torch.equal(ours.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "plain"),
+    [
+        ("sgd", lambda weights: torch.optim.SGD(weights, 0.01, momentum=0.9, nesterov=True, weight_decay=0.1)),
+        ("adam", lambda weights: torch.optim.Adam(weights, 0.01, weight_decay=0.1, foreach=False)),
+        ("adamw", lambda weights: torch.optim.AdamW(weights, 0.01, weight_decay=0.1, foreach=False)),
+    ],
+)
+def test_fused_steps_are_those_of_a_loop_over_weights(
+    optimizer: str, plain: Callable[[list[Tensor]], torch.optim.Optimizer]
+) -> None:
+    start = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
+    training = Training(optimizer=optimizer, lr=0.01, weight_decay=0.1)  # type: ignore[arg-type]
+    steppers = {ours: optimizer_of([ours], training), theirs: plain([theirs])}
+    for _ in range(20):
+        for weight, stepper in steppers.items():
+            stepper.zero_grad()
+            torch.autograd.backward((weight**4).sum())
+            stepper.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+    assert (ours - start).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])

@@ -55,8 +55,7 @@ def test_it_equals_training_one_after_another(
         assert list(state) == list(expected)
         for key, value in state.items():
             torch.testing.assert_close(value, expected[key], rtol=1e-9, atol=1e-11, msg=key)
-            # Fabric hands out logits in single precision even where the weights are double
-            torch.testing.assert_close(value, fitted.state_dict()[key], rtol=1e-5, atol=1e-6, msg=key)
+            torch.testing.assert_close(value, fitted.state_dict()[key], rtol=1e-9, atol=1e-11, msg=key)
     assert not stacked[0]["head.weight"].equal(stacked[1]["head.weight"])
 
 

@@ -8,9 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
-from conftest import Toy
+from conftest import TRAINING, Toy
+from expunge.case import Method
 from expunge.methods import unsir, unsir_notebook
+from expunge.methods.finetune import Finetune
+from expunge.methods.head_mask import HeadMask
+from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir, batch_size, maximise_error
 from expunge.methods.unsir_notebook import UnsirNotebook
 from expunge.rows import Rows
@@ -113,6 +118,19 @@ def test_the_cost_of_impair_and_repair_does_not_grow_with_the_classes(toy: Toy) 
         method(toy.model, toy.access(toy.split(*classes), method.reads), runtime)
         flops.append(runtime.cost.flops)
     assert flops[0] >= flops[1] >= flops[2]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [Unsir(), Finetune(), Retrain(training=TRAINING), HeadMask(), UnsirNotebook(noise_images=16)],
+    ids=lambda method: type(method).__name__,
+)
+def test_the_bill_of_a_whole_request_is_what_pytorchs_counter_says(toy: Toy, method: Method) -> None:
+    runtime = toy.runtime.fresh()
+    with FlopCounterMode(display=False) as counter:
+        method(toy.model, toy.access(toy.split(1, 2), method.reads), runtime)
+    assert runtime.cost.flops == counter.get_total_flops()
+    assert (runtime.cost.flops > 0) is not isinstance(method, HeadMask)
 
 
 def test_a_pass_has_as_many_steps_whatever_the_number_of_rows() -> None:

@@ -1,14 +1,18 @@
 """What a piece of work costs: seconds by stage, floating-point operations, memory."""
 
+import re
 import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+_NOTHING = nullcontext()
 
 
 @dataclass
@@ -32,21 +36,24 @@ class Cost:
             _wait(device)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    @contextmanager
-    def step(self, kind: object, rows: int) -> Iterator[None]:
+    def step(self, kind: object, rows: int) -> AbstractContextManager[None]:
         """Count the operations done inside.
 
         Steps of one kind do the same operations on every row. The first is measured while it runs, the others are
         added by their number of rows, so that counting costs nothing but the first step's few milliseconds.
         """
         if kind not in self._measured:
-            with FlopCounterMode(display=False) as counter:
-                yield
-            self._measured[kind] = int(counter.get_total_flops()), rows
-        else:
-            yield
+            return self._measure(kind, rows)
         flops, measured_rows = self._measured[kind]
         self.flops += flops * rows // measured_rows
+        return _NOTHING
+
+    @contextmanager
+    def _measure(self, kind: object, rows: int) -> Iterator[None]:
+        with FlopCounterMode(display=False) as counter:
+            yield
+        self._measured[kind] = int(counter.get_total_flops()), rows
+        self.flops += self._measured[kind][0]
 
     @property
     def total(self) -> float:
@@ -58,6 +65,11 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Return the most memory in use so far: of the GPU's allocator, or on CPU the whole process's resident set."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    if sys.platform == "linux":
+        # getrusage would give a process that another one started that one's peak too
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        if found:
+            return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -37,7 +37,7 @@ from expunge.settings import describe, to_mapping
 from expunge.stacked import train_stacked as train_stacked
 from expunge.training import Training, fit
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when the same settings come to train other weights, so that models of before are not found any more."""
 Backend = Literal["local", "ray"]
 

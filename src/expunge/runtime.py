@@ -2,9 +2,11 @@
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,7 +14,6 @@ import torch
 from jaxtyping import Int64, Shaped
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from expunge.cost import Cost
 from expunge.errors import SettingsError
@@ -91,16 +92,14 @@ class Runtime:
         """
         generator = None if stream is None else self.generator(stream)
         world = self.fabric.world_size
-        chunks: list[Indices] = []
         for _ in range(epochs):
             order = (
                 np.arange(len(rows)) if generator is None else torch.randperm(len(rows), generator=generator).numpy()
             )
-            chunks += np.array_split(order, batch_starts(len(rows), size)[1:])
-        shares = [self._share(chunk) for chunk in chunks]
-        loader = DataLoader(_Batches(rows), sampler=shares, batch_size=None, generator=torch.Generator())
-        for (inputs, labels), chunk, share in zip(loader, chunks, shares, strict=True):
-            yield inputs.to(self.device), labels.to(self.device), len(share) * world / len(chunk)
+            for start, end in pairwise([*batch_starts(len(rows), size), len(rows)]):
+                share = self._share(order[start:end])
+                inputs, labels = rows.batch(share)
+                yield inputs.to(self.device), labels.to(self.device), len(share) * world / (end - start)
 
     def shares(self, rows: int, size: int) -> list[Indices]:
         """Return the indices of this process's share of every batch, for rows in order."""
@@ -112,23 +111,35 @@ class Runtime:
     def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Callable[[Tensor], Tensor], Any]:
         """Return the model and optimiser made ready to train here. The weights stay those of `model`."""
         network, stepper = self.fabric.setup(model, optimizer)
-        return network, stepper
+        return (self.place(model), optimizer) if self._alone else (network, stepper)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether one process trains without a scale of the loss: Fabric's wrappers would only cost time then."""
+        return self.fabric.world_size == 1 and self.precision != "16-mixed"
 
     def place(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        """Return the model made ready to be called here, in the chosen precision, without an optimiser."""
+        """Return the model made ready to be called here, in the chosen precision, without an optimiser.
+
+        Outputs come in the precision of the weights, so that a loss is not computed in half precision.
+        """
         model.to(self.device)
         dtype = next(model.parameters()).dtype
+        autocast = self.fabric.autocast if self.precision.endswith("mixed") else nullcontext
 
         def call(inputs: Tensor) -> Tensor:
-            with self.fabric.autocast():
+            with autocast():
                 outputs: Tensor = model(inputs.to(dtype))
-            return outputs
+            return outputs.to(dtype)
 
         return call
 
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass."""
-        self.fabric.backward(loss)
+        if self._alone:
+            torch.autograd.backward(loss)
+        else:
+            self.fabric.backward(loss)
 
     def gather(self, values: Shaped[Tensor, "share ..."], rows: int, size: int) -> Shaped[Tensor, "rows ..."]:
         """Return the values of all processes in the order of the rows, each row once.
@@ -194,6 +205,9 @@ def open_runtime(
         raise SettingsError(f"expected a CUDA device for {device!r}, got {available} on this machine: use --device cpu")
     if kind == "auto":
         kind = "cuda" if available else "cpu"
+    if not available:
+        # a PyTorch built for CUDA looks for a driver at every step of Adam unless it is told that there is no GPU
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     fabric = Fabric(accelerator=kind, devices=[int(number or 0)] if kind == "cuda" else 1, precision=precision)
     return Runtime(fabric=fabric, precision=precision, seed=seed, progress=progress)
 
@@ -207,13 +221,3 @@ def batch_starts(rows: int, size: int) -> list[int]:
 def count_batches(rows: int, size: int, epochs: int = 1) -> int:
     """Return the number of steps that `Runtime.batches` gives."""
     return math.prod((len(batch_starts(rows, size)), epochs))
-
-
-class _Batches(Dataset[tuple[Tensor, Tensor]]):
-    """Rows as a data set whose index is a whole batch, which is how a DataLoader fetches many rows at once."""
-
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-
-    def __getitem__(self, indices: Indices) -> tuple[Tensor, Tensor]:
-        return self._rows.batch(indices)
