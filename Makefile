@@ -20,6 +20,8 @@ benchmarks: $(VENV)/.ready ## Measure again what benchmarks/results holds
 	$(RUN)/python benchmarks/digits.py --out benchmarks/results/digits.json
 	$(RUN)/python benchmarks/population.py --out benchmarks/results/population.json
 	$(RUN)/python benchmarks/corruptions.py --out benchmarks/results/corruptions.json
+	$(RUN)/python benchmarks/fidelity.py --data digits --out benchmarks/results/fidelity-digits.json
+	$(RUN)/python benchmarks/analyses.py all
 
 clean:
 	rm -rf $(VENV) runs dist build

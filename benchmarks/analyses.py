@@ -127,10 +127,11 @@ def curves(sweeps: Mapping[str, list[Record]]) -> dict[str, list[float | None]]:
 
 
 def rates() -> tuple[Record, Figure]:
-    """Impair and repair learning rate, 0.001 to 1, one varied and the other at its default."""
+    """Impair and repair learning rate, 0.001 to 1: one varied and the other at its default, and both as 2 to 1."""
     found = {
-        "impair rate": sweep(RATES, lambda rate, _: Unsir(impair_lr=rate)),
-        "repair rate": sweep(RATES, lambda rate, _: Unsir(repair_lr=rate)),
+        "both": sweep(RATES, lambda rate, _: Unsir(impair_lr=rate, repair_lr=rate / 2)),
+        "impair": sweep(RATES, lambda rate, _: Unsir(impair_lr=rate)),
+        "repair": sweep(RATES, lambda rate, _: Unsir(repair_lr=rate)),
     }
     return {"sweeps": found}, lines("Learning rates of impair and repair", "learning rate", RATES, curves(found))
 
@@ -165,7 +166,7 @@ def repairs() -> tuple[Record, Figure]:
 
 def sequential() -> tuple[Record, Figure]:
     """Four requests one after another, beside one request for all so far and retraining without all so far."""
-    order, rows = (3, 8, 0, 6), []
+    order, rows = (3, 8, 0, 6), list[Record]()
     for seed in SEEDS:
         there = world(seed)
         model = there.model
@@ -235,7 +236,7 @@ def models(there: World, index: int) -> dict[str, nn.Module]:
 
 def prediction() -> tuple[Record, Figure]:
     """Where test rows of a forgotten 3 and 8 go: mean distribution, its distance from retraining's, entropy."""
-    rows, drawn = [], {}
+    rows, drawn = list[Record](), dict[str, list[float]]()
     for there, index in cases():
         parts = split(there.data, Request(classes=(index,)))
         logits = {
@@ -302,7 +303,7 @@ def in_memory(rows: Rows) -> TensorRows:
 
 def counted(worlds: Sequence[World], groups: Sequence[tuple[int, ...]], title: str) -> tuple[Record, Figure]:
     """Return accuracies by the number of classes in one request."""
-    rows = []
+    rows: list[Record] = []
     for there in worlds:
         for group in groups:
             made = {"original": there.model, "unsir": forget(Unsir(), there, group)}

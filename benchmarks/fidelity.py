@@ -117,7 +117,7 @@ def methods(protocol: Protocol) -> Iterator[tuple[str, float | None, Method | No
             if isinstance(method, UnsirNotebook) and scale not in NOTEBOOK_SCALES:
                 continue
             rates = {"impair_lr": method.impair_lr * scale, "repair_lr": method.repair_lr * scale}
-            yield name, scale, replace(method, **rates)
+            yield name, scale, replace(method, **rates)  # type: ignore[arg-type]
 
 
 def train_as_notebook(model: nn.Module, parts: tuple[Any, Any], runtime: Runtime, training: Training) -> None:
@@ -153,7 +153,7 @@ def measure(model: nn.Module, parts: Split, runtime: Runtime) -> dict[str, float
     """Return accuracy and loss on both test parts, and the share of rows to be forgotten that are called class 0."""
     found = {}
     for part in ("forget_test", "retain_test"):
-        logits, labels = predict(model, parts[part], runtime)  # type: ignore[index]
+        logits, labels = predict(model, parts[part], runtime)
         found[part] = (logits.argmax(1) == labels).double().mean().item()
         found[f"{part}_loss"] = functional.cross_entropy(logits, labels).item()
         if part == "forget_test":

@@ -8,7 +8,7 @@ Numbers = Sequence[float | None]
 COLOURS = ("#b3541e", "#1f6fb2", "#3d8b4e", "#7a4fa3", "#6b6f76", "#c2a000", "#008a8a")
 """Told apart by people who see few colours, too: markers differ as well."""
 MARKERS = ("circle", "square", "diamond")
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 340, 56, 16, 64, 58
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 380, 56, 16, 104, 58
 
 
 def lines(title: str, axis: str, x: Sequence[object], series: Mapping[str, Numbers], y: str = "accuracy") -> str:
@@ -64,11 +64,15 @@ def page(
     every = -(-len(x) // 14)
     for i in range(0, len(x), every):
         parts.append(text(place(i, len(x)), HEIGHT - BOTTOM + 18, str(x[i]), 'text-anchor="middle" fill="#555"'))
-    left = float(LEFT)
+    left, line = float(LEFT), 0
     for index, name in enumerate(names):
-        parts.append(f'<rect x="{left:.0f}" y="30" width="10" height="10" fill="{COLOURS[index % len(COLOURS)]}"/>')
-        parts.append(text(left + 14, 39, name))
-        left += 30 + 6.4 * len(name)
+        wide = 30 + 6.6 * len(name)
+        if left + wide > WIDTH:
+            left, line = float(LEFT), line + 1
+        colour, at = COLOURS[index % len(COLOURS)], 30 + 17 * line
+        parts.append(f'<rect x="{left:.0f}" y="{at}" width="10" height="10" fill="{colour}"/>')
+        parts.append(text(left + 14, at + 9, name))
+        left += wide
     return "\n".join([*parts, *drawn, "</svg>\n"])
 
 

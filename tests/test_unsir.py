@@ -181,11 +181,17 @@ def test_images_of_a_retained_class_pass_for_the_forgotten_ones(toy: Toy, calls:
 
 def test_a_retained_class_of_few_rows_gives_each_more_than_once_and_is_drawn_at_random() -> None:
     rows = TensorRows(torch.arange(12.0)[:, None], torch.arange(12) % 4)
-    drawn = [impostors(rows, torch.full((7,), 9), torch.Generator().manual_seed(seed))[:, 0] for seed in range(20)]
+    drawn = [impostors(rows, torch.full((7,), 9), torch.Generator().manual_seed(seed)) for seed in range(20)]
     for values in drawn:
-        assert sorted(torch.bincount(values.long())[values.unique().long()].tolist()) == [2, 2, 3]
-        assert len((values % 4).unique()) == 1
+        images, counts = np.unique(values.numpy(), return_counts=True)
+        assert sorted(counts.tolist()) == [2, 2, 3]
+        assert len(set(images % 4)) == 1
     assert {int(values[0]) % 4 for values in drawn} == {0, 1, 2, 3}
+
+
+def test_every_class_has_noise_however_few_rows_are_retained(toy: Toy, calls: Calls) -> None:
+    run(toy, Unsir(retain_rows_per_class=2, noise_steps=1), 1, 3)
+    assert calls[0][1].labels.tolist() == [0, 0, 2, 2, 1, 3]
 
 
 def test_without_a_repair_step_it_stops_after_impair(toy: Toy, calls: Calls) -> None:

@@ -57,7 +57,7 @@ class Unsir:
     noise_penalty: NotNegative = 0.1
     """Weight of the squared L2 norm of a noise image."""
     noise_share: Annotated[float, Gt(0), Lt(1)] = 0.03
-    """Share of noise among the rows of the impair step; images are repeated to fill it."""
+    """Share of noise among the rows of the impair step, at least a row per class; images are repeated to fill it."""
     retain_rows_per_class: Count = 1000
     """Retained rows drawn per class; all of a class that has fewer."""
     steps: Count = 24
@@ -84,7 +84,8 @@ class Unsir:
         retain = subset(access["retain"], self.retain_rows_per_class, runtime.generator("unsir/retain"))
         mixed = retain
         if self.noise != "none":
-            count = round(len(retain) * self.noise_share / (1 - self.noise_share))
+            share = round(len(retain) * self.noise_share / (1 - self.noise_share))
+            count = max(share, len(access.classes()))  # of a few rows a share can be none
             mixed = JoinedRows(retain, self._noise_rows(model, retain, access, runtime, count))
         impair = adam(epochs=self.impair_epochs, batch_size=batch_size(mixed, self.steps), lr=self.impair_lr)
         fit(forgetting, mixed, runtime, impair, stage="impair")
