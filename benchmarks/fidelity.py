@@ -81,7 +81,7 @@ def protocols(data: str, rows: int, epochs: int) -> dict[str, Protocol]:
         requests=((3,), (8,), (0,)),
         unsir=Unsir(retain_rows_per_class=100),
         notebook=UnsirNotebook(batch_size=28, noise_images=32, noise_rounds=4, retain_rows_per_class=100),
-        scales=(1.0, 0.1, 0.03),
+        scales=(1.0, 0.1, 0.03, 0.01),
         seeds=2,
     )
     full = Protocol(
@@ -248,10 +248,11 @@ def earlier(path: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Run a protocol; the record is written after every request, and an interrupted run goes on where it was."""
+    """Run a protocol; the record is written after every request, and an interrupted run can go on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=("digits", "cifar10"), required=True)
     parser.add_argument("--protocol", choices=("reduced", "notebook"), default="reduced")
+    parser.add_argument("--resume", action="store_true", help="go on with the record that an interrupted run left")
     parser.add_argument("--seeds", type=int, default=None, help="seeds, those of the protocol unless given")
     parser.add_argument("--device", default=None, help="cpu, or auto for the notebook's protocol, unless given")
     parser.add_argument("--rows", type=int, default=5000, help="training rows per class of the notebook's protocol")
@@ -274,7 +275,7 @@ def main() -> None:
         "training": to_mapping(protocol.training),
         "methods": {name: describe(method) for name, scale, method in methods(protocol) if scale == 1},
     }
-    rows = earlier(arguments.out, record)
+    rows = earlier(arguments.out, record) if arguments.resume else []
     for found in study(protocol, device, {key_of(row) for row in rows}):
         rows += found
         record |= {"summary": summarise(rows), "rows": rows}
