@@ -191,7 +191,8 @@ def test_a_retained_class_of_few_rows_gives_each_more_than_once_and_is_drawn_at_
 
 def test_every_class_has_noise_however_few_rows_are_retained(toy: Toy, calls: Calls) -> None:
     run(toy, Unsir(retain_rows_per_class=2, noise_steps=1), 1, 3)
-    assert calls[0][1].labels.tolist() == [0, 0, 2, 2, 1, 3]
+    labels = calls[0][1].labels.tolist()
+    assert (sorted(labels[:4]), labels[4:]) == ([0, 0, 2, 2], [1, 3])
 
 
 def test_without_a_repair_step_it_stops_after_impair(toy: Toy, calls: Calls) -> None:
