@@ -313,7 +313,7 @@ def counted(worlds: Sequence[World], groups: Sequence[tuple[int, ...]], title: s
                 rows.append(row | both(model, there, group))
 
     def mean(name: str, count: int, key: str) -> float:
-        return statistics.mean(row[key] for row in rows if (row["model"], row["classes"]) == (name, count))
+        return statistics.mean(float(row[key]) for row in rows if (row["model"], row["classes"]) == (name, count))
 
     names = dict.fromkeys(row["model"] for row in rows)
     means = {f"{name}: {key}": [mean(name, len(group), key) for group in groups] for key in NAMES for name in names}

@@ -133,8 +133,8 @@ def impostors(
     """
     chosen = np.zeros(len(labels), dtype=np.int64)
     present = np.unique(retain.labels)
-    for index in labels.unique():
-        own = (labels == index).numpy()
+    for index in np.unique(labels.numpy()):
+        own = labels.numpy() == index
         posing = present[int(torch.randint(len(present), (1,), generator=generator))]
         rows = np.flatnonzero(retain.labels == posing)
         order = torch.randperm(len(rows), generator=generator).numpy()
