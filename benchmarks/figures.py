@@ -18,12 +18,10 @@ def lines(title: str, axis: str, x: Sequence[object], series: Mapping[str, Numbe
     for index, values in enumerate(series.values()):
         colour, dash = COLOURS[index % len(COLOURS)], ' stroke-dasharray="6 4"' * (index >= len(COLOURS))
         points = [None if v is None else (place(i, len(x)), height(v, top)) for i, v in enumerate(values)]
-        for before, after in itertools.pairwise(points):
-            if before and after:
-                drawn.append(
-                    f'<line x1="{before[0]:.1f}" y1="{before[1]:.1f}" x2="{after[0]:.1f}" y2="{after[1]:.1f}" '
-                    f'stroke="{colour}" stroke-width="2"{dash}/>'
-                )
+        for known, run in itertools.groupby(points, key=lambda point: point is not None):
+            if known:
+                path = " ".join(f"{point[0]:.1f},{point[1]:.1f}" for point in run if point)
+                drawn.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
         if len(x) <= 24:
             drawn += [marker(MARKERS[index % 3], *point, colour) for point in points if point]
     return page(title, axis, x, list(series), drawn, top, y)
