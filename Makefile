@@ -27,6 +27,8 @@ benchmarks: $(VENV)/.ready ## Measure again what benchmarks/results holds
 	$(RUN)/python benchmarks/scaling.py --out benchmarks/results/scaling.json
 	$(RUN)/python benchmarks/sequential.py --out benchmarks/results/sequential.json
 	$(RUN)/python benchmarks/speed_ideas.py --out benchmarks/results/speed_ideas.json
+	$(RUN)/python benchmarks/fidelity.py --data digits --out benchmarks/results/fidelity-digits.json
+	$(RUN)/python benchmarks/analyses.py all
 
 clean:
 	rm -rf $(VENV) runs dist build

@@ -16,13 +16,14 @@ from expunge.methods import unsir, unsir_notebook
 from expunge.methods.finetune import Finetune
 from expunge.methods.head_mask import HeadMask
 from expunge.methods.retrain import Retrain
-from expunge.methods.unsir import Unsir, batch_size, maximise_error
+from expunge.methods.unsir import Unsir, batch_size, impostors, maximise_error
 from expunge.methods.unsir_notebook import UnsirNotebook
-from expunge.rows import Rows
+from expunge.rows import Rows, TensorRows
 from expunge.runtime import Runtime
 from expunge.training import Training
 
 Calls = list[tuple[str, Rows, Training]]
+NOTEBOOK = UnsirNotebook(noise_images=16, noise_steps=5, retain_rows_per_class=50)
 
 
 @pytest.fixture
@@ -135,8 +136,6 @@ def test_the_bill_of_a_whole_request_is_what_pytorchs_counter_says(toy: Toy, met
 
 def test_a_pass_has_as_many_steps_whatever_the_number_of_rows() -> None:
     def rows(count: int) -> Rows:
-        from expunge.rows import TensorRows
-
         return TensorRows(torch.zeros(count, 1), torch.zeros(count, dtype=torch.int64))
 
     assert [batch_size(rows(count), 32) for count in (10, 640, 9000)] == [8, 20, 256]
@@ -180,3 +179,106 @@ def test_the_notebook_learns_noise_in_training_mode(toy: Toy) -> None:
     means = [network.state_dict()["trunk.0.1.running_mean"] for network in (model, toy.model)]
     assert not torch.equal(*means)
     assert any(weight.grad is not None for weight in model.parameters())
+
+
+def test_images_of_a_retained_class_pass_for_the_forgotten_ones(toy: Toy, calls: Calls) -> None:
+    runtime, method = toy.runtime.fresh(), Unsir(noise="retained", noise_images=10, noise_share=0.25)
+    access = toy.access(toy.split(0, 3), method.reads)
+    method(toy.model, access, runtime)
+    (_, mixed, _), (_, retain, _) = calls
+    images, labels = mixed.batch(np.arange(len(retain), len(mixed)))
+    own, truth = retain.batch(np.arange(len(retain)))
+    known = {image.numpy().tobytes(): int(label) for image, label in zip(own, truth, strict=True)}
+    for forgotten in (0, 3):
+        posing = [known[image.numpy().tobytes()] for image in images[labels == forgotten]]
+        assert len(set(posing)) == 1  # all of one class, and each a row that is retained under its own label
+        assert len({image.numpy().tobytes() for image in images[labels == forgotten]}) == 5
+    assert access.counts()["retain"].rows == len(retain)
+    assert "noise" not in runtime.cost.seconds
+
+
+def test_a_retained_class_of_few_rows_gives_each_more_than_once_and_is_drawn_at_random() -> None:
+    rows = TensorRows(torch.arange(12.0)[:, None], torch.arange(12) % 4)
+    drawn = [impostors(rows, torch.full((7,), 9), torch.Generator().manual_seed(seed)) for seed in range(20)]
+    for values in drawn:
+        images, counts = np.unique(values.numpy(), return_counts=True)
+        assert sorted(counts.tolist()) == [2, 2, 3]
+        assert len(set(images % 4)) == 1
+    assert {int(values[0]) % 4 for values in drawn} == {0, 1, 2, 3}
+
+
+def test_every_class_has_noise_however_few_rows_are_retained(toy: Toy, calls: Calls) -> None:
+    run(toy, Unsir(retain_rows_per_class=2, noise_steps=1), 1, 3)
+    labels = calls[0][1].labels.tolist()
+    assert (sorted(labels[:4]), labels[4:]) == ([0, 0, 2, 2], [1, 3])
+
+
+def test_without_a_repair_step_it_stops_after_impair(toy: Toy, calls: Calls) -> None:
+    for method in (Unsir(noise="zeros", repair_epochs=0), replace(NOTEBOOK, repair=False)):
+        run(toy, method, 1)
+        assert [stage for stage, _, _ in calls] == ["impair"]
+        calls.clear()
+
+
+def test_all_noise_of_the_notebook_is_used_if_the_first_images_are_not_all(toy: Toy, calls: Calls) -> None:
+    run(toy, replace(NOTEBOOK, first_images_only=False), 3)
+    noise, _ = calls[0][1].batch(np.arange(16 * 20))
+    assert len({image.numpy().tobytes() for image in noise}) == 16
+    assert len(calls[0][1]) == 16 * 20 + len(calls[1][1])
+
+
+def test_noise_of_the_notebook_can_carry_the_label_that_it_was_made_for(toy: Toy, calls: Calls) -> None:
+    run(toy, replace(NOTEBOOK, label_zero=False), 1, 3)
+    assert calls[0][1].labels[:40].tolist() == [1] * 20 + [3] * 20
+
+
+@pytest.mark.parametrize(("training_mode", "kept"), [(True, False), (False, True)])
+def test_noise_of_the_notebook_moves_statistics_in_training_mode_alone(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, training_mode: bool, kept: bool
+) -> None:
+    before = toy.model.state_dict()["trunk.0.1.running_mean"].clone()
+    entered = at_impair(toy, replace(NOTEBOOK, training_mode=training_mode), monkeypatch)
+    assert torch.equal(entered.state_dict()["trunk.0.1.running_mean"], before) == kept
+
+
+def test_gradients_that_pile_up_change_nothing(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = []
+    for pile_up in (True, False):
+        method = replace(NOTEBOOK, gradients_pile_up=pile_up)
+        weights.append(run(toy, method, 3).state_dict())
+        left = [weight.grad for weight in at_impair(toy, method, monkeypatch).parameters()]
+        assert all((gradient is not None) == pile_up for gradient in left)
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def at_impair(toy: Toy, method: UnsirNotebook, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """Return the model as the impair step finds it."""
+    found: list[nn.Module] = []
+
+    def fit(model: nn.Module, *_: object, **__: object) -> None:
+        found.append(model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unsir_notebook, "fit", fit)
+        run(toy, method, 3)
+    return found[0]
+
+
+def test_the_norm_of_the_notebook_is_a_sum_and_can_be_a_mean(toy: Toy) -> None:
+    def noise(**settings: float) -> Tensor:
+        method = replace(NOTEBOOK, **settings)  # type: ignore[arg-type]
+        access = toy.access(toy.split(3), method.reads)
+        return method._learn_noise(copy.deepcopy(toy.model).eval(), access, toy.runtime.fresh(), 3)
+
+    elements = 64
+    summed, mean = noise(), noise(norm_summed=False)
+    assert mean.square().sum() > 1.2 * summed.square().sum()
+    assert torch.allclose(noise(norm_summed=False, noise_penalty=0.1 * elements), summed, atol=1e-4)
+
+
+def test_rows_of_the_notebook_can_be_drawn_at_random(toy: Toy, calls: Calls) -> None:
+    run(toy, NOTEBOOK, 3)
+    run(toy, replace(NOTEBOOK, first_rows=False), 3)
+    first, drawn = calls[1][1], calls[3][1]
+    assert np.unique(drawn.labels, return_counts=True)[1].tolist() == [50, 50, 50]
+    assert not torch.equal(first.batch(np.arange(150))[0].sort(0)[0], drawn.batch(np.arange(150))[0].sort(0)[0])

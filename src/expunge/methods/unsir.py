@@ -27,7 +27,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
-from annotated_types import Gt, Lt
+from annotated_types import Ge, Gt, Lt
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
@@ -46,8 +46,8 @@ class Unsir:
 
     reads: ClassVar[frozenset[Part]] = frozenset({"retain"})
 
-    noise: Literal["learned", "gaussian", "zeros", "none"] = "learned"
-    """What stands for the class in the impair step; all but the first are controls."""
+    noise: Literal["learned", "gaussian", "zeros", "retained", "none"] = "learned"
+    """What stands for the class in the impair step; all but the first are controls (see `impostors` for retained)."""
     noise_images: Count = 64
     """The most noise images in all, shared evenly by the forgotten classes; no more than the impair step uses."""
     noise_steps: Count = 40
@@ -57,7 +57,7 @@ class Unsir:
     noise_penalty: NotNegative = 0.1
     """Weight of the squared L2 norm of a noise image."""
     noise_share: Annotated[float, Gt(0), Lt(1)] = 0.03
-    """Share of noise among the rows of the impair step; images are repeated to fill it."""
+    """Share of noise among the rows of the impair step, at least a row per class; images are repeated to fill it."""
     retain_rows_per_class: Count = 1000
     """Retained rows drawn per class; all of a class that has fewer."""
     steps: Count = 24
@@ -70,8 +70,8 @@ class Unsir:
     """Learning rate over the repair step: constant as in the paper, or falling linearly to zero."""
     impair_epochs: Count = 1
     """Passes of the impair step."""
-    repair_epochs: Count = 3
-    """Passes of the repair step."""
+    repair_epochs: Annotated[int, Ge(0)] = 3
+    """Passes of the repair step; with none the copy is returned as impair left it."""
 
     def __call__(self, model: nn.Module, access: Access, runtime: Runtime) -> nn.Module:
         """Return a copy that has forgotten the classes.
@@ -84,25 +84,29 @@ class Unsir:
         retain = subset(access["retain"], self.retain_rows_per_class, runtime.generator("unsir/retain"))
         mixed = retain
         if self.noise != "none":
-            count = round(len(retain) * self.noise_share / (1 - self.noise_share))
-            mixed = JoinedRows(retain, self._noise_rows(model, access, runtime, count))
+            share = round(len(retain) * self.noise_share / (1 - self.noise_share))
+            count = max(share, len(access.classes()))  # of a few rows a share can be none
+            mixed = JoinedRows(retain, self._noise_rows(model, retain, access, runtime, count))
         impair = adam(epochs=self.impair_epochs, batch_size=batch_size(mixed, self.steps), lr=self.impair_lr)
-        repair = adam(
-            epochs=self.repair_epochs,
-            batch_size=batch_size(retain, self.steps),
-            lr=self.repair_lr,
-            schedule=self.repair_schedule,
-        )
         fit(forgetting, mixed, runtime, impair, stage="impair")
-        fit(forgetting, retain, runtime, repair, stage="repair")
+        if self.repair_epochs:
+            repair = adam(
+                epochs=self.repair_epochs,
+                batch_size=batch_size(retain, self.steps),
+                lr=self.repair_lr,
+                schedule=self.repair_schedule,
+            )
+            fit(forgetting, retain, runtime, repair, stage="repair")
         return forgetting
 
-    def _noise_rows(self, model: nn.Module, access: Access, runtime: Runtime, count: int) -> Rows:
+    def _noise_rows(self, model: nn.Module, retain: Rows, access: Access, runtime: Runtime, count: int) -> Rows:
         """Return so many rows of noise, each labelled with the class it was made for."""
         classes = access.classes()
         labels = torch.tensor(classes).repeat(-(-min(self.noise_images, count) // len(classes)))
         images = torch.zeros(len(labels), *access.input_size)
-        if self.noise != "zeros":
+        if self.noise == "retained":
+            images = impostors(retain, labels, runtime.generator("unsir/noise"))
+        elif self.noise != "zeros":
             images = torch.randn(images.shape, generator=runtime.generator("unsir/noise"))
         if self.noise == "learned":
             images = maximise_error(
@@ -111,6 +115,32 @@ class Unsir:
         for index in classes:
             runtime.images["noise", index] = images[labels == index][:8]
         return TakenRows(TensorRows(images, labels), np.arange(count) % len(images))
+
+
+def impostors(
+    retain: Rows, labels: Int64[Tensor, " images"], generator: torch.Generator
+) -> Float[Tensor, "images ..."]:
+    """Return retained images to pass for forgotten classes, each class's from one retained class drawn at random.
+
+    Such images are, as the learned noise is meant to be, inputs that the model is sure are not of the class. They are
+    rows of the retain subset, which also keeps them under their own labels, so that this control trains on the same
+    retained rows as every other and reads no row more. A class with too few rows gives each more than once.
+
+    Args:
+        retain: The retain subset.
+        labels: The forgotten class that each image is to pass for.
+        generator: Draws the class, then its rows.
+    """
+    chosen = np.zeros(len(labels), dtype=np.int64)
+    present = np.unique(retain.labels)
+    for index in np.unique(labels.numpy()):
+        own = labels.numpy() == index
+        posing = present[int(torch.randint(len(present), (1,), generator=generator))]
+        rows = np.flatnonzero(retain.labels == posing)
+        order = torch.randperm(len(rows), generator=generator).numpy()
+        chosen[own] = np.resize(rows[order], own.sum())
+    images, _ = retain.batch(chosen)
+    return images
 
 
 def batch_size(rows: Rows, steps: int) -> int:
