@@ -63,22 +63,29 @@ class Bars:
 
 
 def findings_table(result: "Result", *, wide: bool) -> Table:
-    """Return the findings at a width of 80 columns, or `wide` at 100 with the unlearned model's interval over rows."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("level")
-    table.add_column("finding", max_width=36)
+    """Return the findings that count, by level, at a width of 80 columns.
+
+    At 100, `wide`, with the unlearned model's interval over rows. The caption says how many more only inform.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
+    table.add_column("finding", overflow="fold")
     for column in ("original", "unlearned", *(("with other rows",) if wide else ()), "retrained"):
-        table.add_column(column, justify="right")
-    table.add_column("judged")
-    for finding in sorted(result.findings, key=lambda finding: (finding.level is None, finding.level or 0)):
-        table.add_row(
-            "info" if finding.level is None else f"L{finding.level}",
-            Text(finding.name, overflow="fold"),
-            *(number(value) for value in (finding.original, finding.unlearned)),
-            *((interval(finding.interval),) if wide else ()),
-            number(finding.retrained),
-            judged(finding),
-        )
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("judged", no_wrap=True)
+    for level in sorted({finding.level for finding in result.findings if finding.level is not None}):
+        table.add_row(Text(f"L{level}", style="bold"))
+        for finding in result.findings:
+            if finding.level == level:
+                table.add_row(
+                    Text(f" {finding.name}"),
+                    *(number(value) for value in (finding.original, finding.unlearned)),
+                    *((interval(finding.interval),) if wide else ()),
+                    number(finding.retrained),
+                    judged(finding),
+                )
+    informing = sum(finding.level is None for finding in result.findings)
+    if informing:
+        table.caption = f"{informing} more only inform, and are in the report."
     return table
 
 
@@ -102,12 +109,12 @@ def population_table(entries: Sequence["Listed"]) -> Table:
 
 
 def judged(finding: "Finding") -> Text:
-    """Return whether a finding is inside the band, in a word."""
-    if finding.level is None:
-        return Text("")
+    """Return whether a finding is inside the band, and if not how it misses it, in a word."""
     if finding.inside is None:
         return Text("not judged", style="yellow")
-    return Text("inside", style="green") if finding.inside else Text(finding.miss or "outside", style="red")
+    if finding.inside:
+        return Text("inside", style="green")
+    return Text("outside" if finding.miss in (None, "unlike retrained") else finding.miss, style="red")
 
 
 def number(value: float | None) -> str:
