@@ -13,10 +13,10 @@ from expunge.data import Part
 AUDIT = Rmia(min_rows=5)
 
 
-def rmia_case(signal: float = 0.0) -> Case:
+def rmia_case(signal: float = 0.0, references: int = 4) -> Case:
     """Return a case in which the unlearned model still knows the rows to forget by so much."""
     labels = make_labels()
-    logits = [make_logits(labels, seed) for seed in range(6)]
+    logits = [make_logits(labels, seed) for seed in range(2 + references)]
     logits[1] |= {"forget": logits[1]["forget"] + signal * torch.eye(CLASSES)[CLASSES - 1]}
     return make_case(labels, logits[0], logits[1], logits[2:])
 
@@ -86,8 +86,8 @@ def test_rows_that_are_likelier_than_equally_many_are_not_set_apart() -> None:
 
 
 def test_a_model_that_still_knows_the_rows_is_outside_and_one_like_the_retrained_inside() -> None:
-    assert by_name(AUDIT(rmia_case(6.0)))["rmia/predicted_member"].inside is False
-    assert by_name(AUDIT(rmia_case()))["rmia/predicted_member"].inside is True
+    assert by_name(AUDIT(rmia_case(6.0, references=12)))["rmia/predicted_member"].inside is False
+    assert by_name(AUDIT(rmia_case(references=12)))["rmia/predicted_member"].inside is True
 
 
 def test_few_rows_only_inform() -> None:

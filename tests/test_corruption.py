@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import expunge.experiment
 from cases import by_name
 from expunge.case import Case, open_case
 from expunge.checkpoint import load_model
@@ -256,7 +255,7 @@ def test_a_run_tells_the_method_of_a_share_and_trains_references_without_all(
         recipes.append(recipe)
         return really_grow(recipe, *given, **options)
 
-    monkeypatch.setattr(expunge.experiment, "grow", watched)
+    monkeypatch.setattr("expunge.population.grow", watched)
     experiment = experiment_from(SMALL | {"corruption": {"name": "canaries", "count": 10, "known": 0.5}})
     result = run(experiment, RUNTIME, tmp_path / "out")
     assert [len(recipe.parts["retain"]) for recipe in recipes] == [70, 75]

@@ -31,7 +31,7 @@ ALLOWED = {
     },
     "corruption": {"case", "data", "errors", "finding", "rows", "runtime", "training"},
     "corruptions": {"case", "corruption", "data", "errors", "finding", "rows", "runtime", "settings", "training"},
-    "datasets": {"data", "rows", "settings", "errors"},
+    "datasets": {"data", "datasets", "rows", "settings", "errors"},
     "networks": {"networks"},
     "report": {"comparison", "result", "finding", "errors", "report"},
     "cache": {"checkpoint", "data", "errors", "files", "rows"},

@@ -25,7 +25,7 @@ def unsir(**values: Any) -> Unsir:
         (lambda: Unsir(noise_share=1.0), r"^expected noise_share < 1, got 1.0$"),
         (
             lambda: unsir(noise="learnt"),
-            r"^expected noise to be 'learned', 'gaussian', 'zeros' or 'none', got 'learnt'$",
+            r"^expected noise to be 'learned', 'gaussian', 'zeros', 'retained' or 'none', got 'learnt'$",
         ),
         (lambda: unsir(steps=2.5), r"^expected steps to be a valid integer, got 2.5$"),
         (lambda: unsir(steps="2"), r"^expected steps to be a valid integer, got '2'$"),

@@ -122,7 +122,7 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
     for key, value in values.items():
         if key not in read:
             raise SettingsError(f"expected a key of an experiment, got {key!r} (known: {', '.join(read)})")
-        if key not in ("audits", "references", "population", "seed") and not isinstance(value, Mapping):
+        if key not in ("audits", "references", "population", "stacked", "seed") and not isinstance(value, Mapping):
             raise SettingsError(f"expected a table [{key}], got {value!r}")
     if {"request", "corruption"} <= values.keys():
         raise SettingsError(BOTH)
