@@ -1,5 +1,6 @@
 """What every network must do; each file of ``expunge.networks`` is taken in by its name."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import timm
 import torch
 
 from conftest import Toy, make_toy
+from expunge.checkpoint import load_model, save_model
 from expunge.datasets.shapes import Shapes
 from expunge.network import Network, find_head, rebuild
 from expunge.settings import names
@@ -50,6 +52,15 @@ def test_is_listed_by_timm_and_rebuilt_with_fresh_weights(name: str) -> None:
         key: value.shape for key, value in model.state_dict().items()
     }
     assert not torch.equal(find_head(new, 5).weight, find_head(model, 5).weight)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_folder_of_it_gives_the_same_network_again(name: str, tmp_path: Path) -> None:
+    data = Shapes(classes=5, size=8, channels=2).load()
+    model = Network(name=name).build(data).eval()
+    save_model(model, tmp_path / "folder", data, {})
+    inputs = torch.randn(3, 2, 8, 8)
+    assert torch.equal(load_model(tmp_path / "folder").model.eval()(inputs), model(inputs))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

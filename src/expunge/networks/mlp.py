@@ -1,6 +1,7 @@
 """mlp: two hidden layers without normalisation, for flat or tabular rows."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -12,7 +13,7 @@ default_cfgs = generate_default_cfgs({"mlp": default_cfg(fixed_input_size=True)}
 
 
 def _make(
-    *, num_classes: int = 10, in_chans: int = 3, img_size: int | tuple[int, ...] = 32, width: int = 128
+    *, num_classes: int = 10, in_chans: int = 3, img_size: int | Sequence[int] = 32, width: int = 128
 ) -> Classifier:
     size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
     trunk = nn.Sequential(
