@@ -7,12 +7,14 @@ import pytest
 
 from expunge.finding import (
     ALPHA,
+    AT_THE_EDGE,
     CONFIDENCE,
     JUDGED,
     UNINFORMATIVE,
     Finding,
     Meaning,
     Miss,
+    at_edge,
     finding,
     missed,
     retrained_band,
@@ -102,3 +104,25 @@ def test_a_band_of_paired_numbers_holds_another_model_as_often_as_said(reference
 def test_paired_numbers_take_three_models_for_a_band() -> None:
     assert retrained_band([0.1, 0.1], paired=True) is None
     assert retrained_band([0.1, 0.2, 0.3], paired=True) is not None
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(0.405, True), (0.395, True), (0.6, True), (0.43, False), (0.37, False), (0.5, False), (None, False)],
+)
+def test_little_decides_at_the_edge_of_a_band(number: float | None, expected: bool) -> None:
+    assert at_edge(number, (0.4, 0.6), (0.0, 1.0)) is (expected and number is not None)
+
+
+def test_the_end_of_all_numbers_is_no_edge() -> None:
+    assert not at_edge(0.0, (0.0, 0.6), (0.0, 1.0))
+    assert at_edge(0.6, (0.0, 0.6), (0.0, 1.0))
+    assert not at_edge(0.6, None, (0.0, 1.0))
+
+
+def test_a_finding_at_the_edge_says_so_inside_and_outside() -> None:
+    retrained = [0.49, 0.5, 0.5, 0.5, 0.51]
+    low, _ = retrained_band(retrained) or (0.0, 0.0)
+    for number, inside in ((low + 1e-3, True), (low - 1e-3, False)):
+        one = finding("x", original=1.0, unlearned=number, retrained=retrained, level=2, meaning="")
+        assert (one.inside, one.note) == (inside, AT_THE_EDGE)

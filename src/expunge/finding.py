@@ -21,6 +21,10 @@ CONFIDENCE = 1 - ALPHA / JUDGED
 """Confidence of one band, so that all of them together have one of 1 - `ALPHA` (Bonferroni)."""
 UNINFORMATIVE = "not informative here: the original is in the band too, so it cannot tell forgetting from doing nothing"
 
+EDGE = 0.05
+"""Share of a band's width within which of an end a number is at its edge."""
+AT_THE_EDGE = "at the edge of the band: another seed or other rounding may judge otherwise"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
@@ -121,6 +125,8 @@ def finding(
     informative = None if original is None or band is None else not band[0] <= original <= band[1]
     if informative is False:
         notes.append(UNINFORMATIVE)
+    if at_edge(unlearned, band, limits):
+        notes.append(AT_THE_EDGE)
     return Finding(
         name=name,
         level=level,
@@ -137,6 +143,17 @@ def finding(
         miss=missed(unlearned, band, higher),
         interval=interval if unlearned is not None else None,
     )
+
+
+def at_edge(number: float | None, band: Interval | None, limits: Interval) -> bool:
+    """Return whether a number is so near an end of a band that little decides on which side it is.
+
+    An end at a limit is none: nothing is beyond it.
+    """
+    if number is None or band is None:
+        return False
+    near = EDGE * (band[1] - band[0])
+    return any(abs(number - end) < near for end in band if end not in limits)
 
 
 def missed(number: float | None, band: Interval | None, higher: Meaning | None) -> Miss | None:
