@@ -394,3 +394,10 @@ def test_an_interruption_exits_with_130(capsys: pytest.CaptureFixture[str], monk
 
     monkeypatch.setattr(typer.Typer, "__call__", interrupted)
     assert call(capsys, "demo") == (130, "", "expunge: interrupted\n")
+
+
+def test_a_wrong_value_names_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, "demo", "--seed", "x")
+    assert (code, out) == (2, "")
+    assert err.startswith("expunge: Invalid value for '--seed': ")
+    assert err.count("\n") == 1

@@ -327,7 +327,8 @@ def main() -> None:
             raise
         code = _fail(" ".join(str(error).split()), 2)
     except UsageError as error:
-        code = _fail(str(error), 2) if str(error) else 2  # without any word typer has shown the help
+        told: str = error.format_message()  # type: ignore[attr-defined]  # with the option's name
+        code = _fail(told, 2) if str(error) else 2  # without any word typer has shown the help
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", 130)
     sys.exit(code)

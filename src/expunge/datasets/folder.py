@@ -107,7 +107,9 @@ def _find(folder: Path) -> tuple[list[str], Files]:
         names, indices = find_classes(str(folder))
         found = make_dataset(str(folder), indices, extensions=IMG_EXTENSIONS)
     except (OSError, ValueError) as error:
-        raise DataError(f"expected images in a folder per class in {folder}, got: {error}") from error
+        why = f"{error}".split(". Supported", 1)[0]
+        why = why if len(why) <= 160 else f"{why[:159]}…"
+        raise DataError(f"expected images in a folder per class in {folder}, got: {why}") from error
     return names, ([file for file, _ in found], np.array([label for _, label in found], dtype=np.int64))
 
 
