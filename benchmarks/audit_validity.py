@@ -197,7 +197,7 @@ def main() -> None:
     dataset, network, training = setting(arguments.data, arguments)
     cache = Cache(arguments.cache) if arguments.cache else None
     about = {
-        "dataset": describe(dataset),
+        "dataset": {key: value for key, value in describe(dataset).items() if key != "folder"},
         "network": to_mapping(network),
         "training": to_mapping(training),
         "audits": [describe(audit) for audit in DEFAULT_AUDITS],
