@@ -1,7 +1,6 @@
 """Recovery: what the audits of level 3 share: rows to watch, and how well changed copies of a model do on them."""
 
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import replace
 from statistics import fmean
 
 import torch
@@ -70,15 +69,5 @@ def after_change(
             limits=(0.0, 1.0),
             step=1 / max(1, len(watched[part])),
         )
-        findings.append(told(measured))
+        findings.append(measured)
     return findings
-
-
-def told(finding: Finding) -> Finding:
-    """Return a finding, with a note if the original is inside the band too, so that being inside says nothing."""
-    if finding.band is None or finding.original is None:
-        return finding
-    if not finding.band[0] <= finding.original <= finding.band[1]:
-        return finding
-    note = "not informative here: the original is inside the band too"
-    return replace(finding, note=f"{finding.note}; {note}" if finding.note else note)

@@ -26,7 +26,7 @@ import torch
 from annotated_types import MinLen
 from torch import nn
 
-from expunge.audits._recovery import choose, told
+from expunge.audits._recovery import choose
 from expunge.audits.relearning import Curve, relearn
 from expunge.case import Case, Evidence
 from expunge.data import subset
@@ -92,21 +92,19 @@ class FewShot:
 
         curves = case.each((self, shots), curve)
         points = [number * self.every for number in range(len(curves[case.original]))]
-        return told(
-            case.measure(
-                name,
-                lambda evidence: fmean(curves[evidence]),
-                level=self.level if shots == self.counted else None,
-                meaning=meaning,
-                higher="memory",
-                limits=(0.0, 1.0),
-                step=1 / len(watched) / len(points),
-                series=case.series(
-                    [str(point) for point in points],
-                    f"accuracy on forget_test over steps with {shots} rows of each forgotten class",
-                    lambda evidence: curves[evidence],
-                ),
-            )
+        return case.measure(
+            name,
+            lambda evidence: fmean(curves[evidence]),
+            level=self.level if shots == self.counted else None,
+            meaning=meaning,
+            higher="memory",
+            limits=(0.0, 1.0),
+            step=1 / len(watched) / len(points),
+            series=case.series(
+                [str(point) for point in points],
+                f"accuracy on forget_test over steps with {shots} rows of each forgotten class",
+                lambda evidence: curves[evidence],
+            ),
         )
 
     def _missing(self, case: Case) -> str | None:

@@ -30,7 +30,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from expunge.audits._recovery import told
 from expunge.case import Case, Evidence
 from expunge.finding import Finding
 from expunge.settings import settings
@@ -62,18 +61,16 @@ class HeadBias:
             return recall_at(kept, forgotten, right, halves["retain_test"], halves["forget_test"], rate)
 
         return [
-            told(
-                case.measure(
-                    f"head_bias/recall_at_{rate * 100:g}_fpr",
-                    lambda evidence, rate=rate: None if missing else recall(evidence, rate),  # type: ignore[misc]
-                    level=None if missing else self.level,
-                    meaning="Share of unseen rows to forget that the model gets right once a constant is added to the "
-                    f"forgotten outputs, at {rate:.0%} false alarms on kept rows.",
-                    higher="memory",
-                    note=missing,
-                    limits=(0.0, 1.0),
-                    step=case.row("forget_test"),
-                )
+            case.measure(
+                f"head_bias/recall_at_{rate * 100:g}_fpr",
+                lambda evidence, rate=rate: None if missing else recall(evidence, rate),  # type: ignore[misc]
+                level=None if missing else self.level,
+                meaning="Share of unseen rows to forget that the model gets right once a constant is added to the "
+                f"forgotten outputs, at {rate:.0%} false alarms on kept rows.",
+                higher="memory",
+                note=missing,
+                limits=(0.0, 1.0),
+                step=case.row("forget_test"),
             )
             for rate in RATES
         ]

@@ -38,7 +38,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.audits._recovery import choose, told
+from expunge.audits._recovery import choose
 from expunge.audits.batch_norm import layers
 from expunge.case import Case, Evidence
 from expunge.finding import Finding
@@ -125,17 +125,15 @@ class Inversion:
         return [self._share(case, name, judges.get(name), judge) for name, judge in JUDGES.items()]
 
     def _share(self, case: Case, name: str, value: Callable[[Evidence], float] | None, judge: str) -> Finding:
-        return told(
-            case.measure(
-                f"inversion/{name}",
-                value or (lambda evidence: None),
-                level=self.level if value and name != "prior/nearest_mean" else None,
-                meaning=f"Share of the inputs, made from the model's own idea of the forgotten classes, that {judge}.",
-                note=None if value else "a request of single rows has no class to read out",
-                higher="memory",
-                limits=(0.0, 1.0),
-                step=1 / self.images,
-            )
+        return case.measure(
+            f"inversion/{name}",
+            value or (lambda evidence: None),
+            level=self.level if value and name != "prior/nearest_mean" else None,
+            meaning=f"Share of the inputs, made from the model's own idea of the forgotten classes, that {judge}.",
+            note=None if value else "a request of single rows has no class to read out",
+            higher="memory",
+            limits=(0.0, 1.0),
+            step=1 / self.images,
         )
 
 

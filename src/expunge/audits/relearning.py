@@ -36,7 +36,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Gt, Le
 from torch import nn
 
-from expunge.audits._recovery import choose, forgotten_part, told
+from expunge.audits._recovery import choose, forgotten_part
 from expunge.audits.accuracy import accuracy
 from expunge.case import Case, Evidence
 from expunge.finding import Finding
@@ -125,22 +125,20 @@ class Relearning:
     def _area(self, case: Case, name: str, curves: Mapping[Evidence, Curve], meaning: str) -> Finding:
         part, points = forgotten_part(case), len(curves[case.original])
         shown = slice(None, None, -(-points // SHOWN))
-        return told(
-            case.measure(
-                name,
-                lambda evidence: fmean(curves[evidence]),
-                level=self.level,
-                meaning=meaning,
-                higher="memory",
-                note=f"measured on {part}" if part == "forget" else None,
-                limits=(0.0, 1.0),
-                step=1 / max(1, min(len(case.split[part]), self.rows)) / points,
-                series=case.series(
-                    [str(point * self.every) for point in range(points)[shown]],
-                    f"accuracy on {part} over steps of training",
-                    lambda evidence: curves[evidence][shown],
-                ),
-            )
+        return case.measure(
+            name,
+            lambda evidence: fmean(curves[evidence]),
+            level=self.level,
+            meaning=meaning,
+            higher="memory",
+            note=f"measured on {part}" if part == "forget" else None,
+            limits=(0.0, 1.0),
+            step=1 / max(1, min(len(case.split[part]), self.rows)) / points,
+            series=case.series(
+                [str(point * self.every) for point in range(points)[shown]],
+                f"accuracy on {part} over steps of training",
+                lambda evidence: curves[evidence][shown],
+            ),
         )
 
     def _index(self, case: Case, steps: Mapping[Evidence, float | None], last: int) -> Finding:
