@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from conftest import Toy, make_toy
 from expunge.errors import DivergedError, ModelError
-from expunge.methods.dissolve import Dissolve, basis, batches, faded, reset_rows, without
+from expunge.methods.dissolve import Dissolve, basis, batches, faded, reset_rows, size_of, without
 from expunge.network import Network, copy_of
 from expunge.rows import TensorRows
 from expunge.runtime import open_runtime
@@ -120,7 +120,7 @@ def test_only_the_last_units_change(toy: Toy) -> None:
 
 def test_a_wild_rate_is_taken_back_and_tried_lower(toy: Toy) -> None:
     parts = toy.split(1)
-    method = Dissolve(lr=1e4, tries=12)
+    method = Dissolve(lr=100.0, tries=12)
     runtime = toy.runtime.fresh()
     new = method(toy.model, toy.access(parts, method.reads), runtime)
     once = toy.runtime.fresh()
@@ -130,8 +130,14 @@ def test_a_wild_rate_is_taken_back_and_tried_lower(toy: Toy) -> None:
 
 
 def test_says_that_no_rate_will_do(toy: Toy) -> None:
-    with pytest.raises(DivergedError, match=r"expected 100% of the retained rows answered as before .* from 1e\+06 to"):
-        run(toy, Dissolve(lr=1e6, tries=2, agreement=1.0), 1)
+    with pytest.raises(DivergedError, match=r"retained rows answered as well as before, within 0, .* from 1e\+06 to"):
+        run(toy, Dissolve(lr=1e6, tries=2, margin=0.0), 1)
+
+
+def test_a_rate_counts_in_units_of_the_weights_that_it_moves() -> None:
+    weights = [torch.full((2, 3), 2.0), torch.full((4, 3), -1.0), torch.full((5,), 100.0)]
+    assert size_of(weights) == pytest.approx(((6 * 4 + 12 * 1) / 18) ** 0.5)
+    assert size_of(weights[2:]) == pytest.approx(100.0)
 
 
 @pytest.mark.parametrize(

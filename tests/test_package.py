@@ -13,7 +13,8 @@ import expunge
 
 SOURCE = Path(expunge.__file__).parent
 ALLOWED = {
-    "methods": {"data", "errors", "methods", "network", "rows", "runtime", "settings", "tail", "training"},
+    "methods": {"data", "errors", "methods", "network", "rows", "runtime", "settings", "synthesis", "tail", "training"},
+    "synthesis": {"network", "runtime"},
     "tail": {"errors", "network", "rows", "runtime", "taps"},
     "audits": {
         "bootstrap",
