@@ -122,7 +122,10 @@ def open_world(arguments: argparse.Namespace) -> World:
 
 
 def methods_for(data: Data) -> dict[str, Method]:
-    """Return what is compared, each with as many retained rows per class as `dissolve` takes by default."""
+    """Return what is compared, each with as many retained rows per class as `dissolve` takes by default.
+
+    The notebook's batch is such that a pass has about the 33 steps that it has on CIFAR-10.
+    """
     settings = Dissolve()
     largest = int(np.bincount(data.train.labels).max())
     count = max(settings.fewest_rows, round(settings.retain_share * largest))
@@ -130,7 +133,9 @@ def methods_for(data: Data) -> dict[str, Method]:
     return {
         "finetune": Finetune(retain_rows_per_class=count),
         "unsir, Gaussian noise": replace(unsir, noise="gaussian"),
-        "unsir_notebook": UnsirNotebook(retain_rows_per_class=count),
+        "unsir_notebook": UnsirNotebook(
+            retain_rows_per_class=count, batch_size=max(8, round(count * (len(data.label_names) - 1) / 33))
+        ),
         "unsir": unsir,
         "dissolve": settings,
         "dissolve_data_free": DissolveDataFree(),
