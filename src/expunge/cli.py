@@ -1,5 +1,6 @@
 """The command line: parses, calls one function, prints. Imports nothing heavy until a command runs."""
 
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ import typer
 
 from expunge.cli_compare import compare
 from expunge.cli_population import population
-from expunge.errors import ExpungeError, SettingsError
+from expunge.errors import ExpungeError, SettingsError, StoppedError
 from expunge.options import (
     BackendOption,
     ClassesOption,
@@ -320,15 +321,22 @@ def _tell(context: typer.Context, result: "Result", require: str | None, written
 
 def main() -> None:
     """Run the command line; exit with 0, 1 (a requirement failed), 2 (bad input) or 130 (interrupted)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False) or 0
+        if code == 130:  # typer's, which says nothing of an interruption
+            code = _fail("interrupted", 130)
     except ExpungeError as error:
         if "--debug" in sys.argv:
             raise
-        code = _fail(" ".join(str(error).split()), 2)
+        code = _fail(" ".join(str(error).split()), 130 if isinstance(error, StoppedError) else 2)
     except UsageError as error:
         told: str = error.format_message()  # type: ignore[attr-defined]  # with the option's name
         code = _fail(told, 2) if str(error) else 2  # without any word typer has shown the help
+    except OSError as error:
+        if "--debug" in sys.argv:
+            raise
+        code = _fail(f"expected to read or write {error.filename or 'a file'}, got: {error.strerror or error}", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", 130)
     sys.exit(code)

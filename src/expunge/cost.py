@@ -23,6 +23,8 @@ class Cost:
     """Seconds by stage, in the order in which the stages ran."""
     flops: int = 0
     """Floating-point operations of all counted steps (a multiplication with an addition counts as two)."""
+    events: list[str] = field(default_factory=list)
+    """What went wrong in the work and was put right, a line each."""
     _measured: dict[object, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     @contextmanager

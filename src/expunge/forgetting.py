@@ -61,8 +61,8 @@ def run_method(
         DivergedError: The new model has weights that are not finite.
     """
     check_finite(model, "the original model")
-    runtime = runtime.fresh()
     access = Access(parts, method.reads, build)
+    runtime = replace(runtime.fresh(), counted=access.counted)
     name = type(method).__module__.rsplit(".", 1)[-1]
     try:
         new = method(model, access, runtime)
@@ -118,7 +118,7 @@ def check_takes_rows(method: Method, parts: Split, runtime: Runtime, build: Call
     if not parts.request.rows:
         return
     sealed = replace(parts, parts={part: _SealedRows(rows) for part, rows in parts.parts.items()})
-    quiet = replace(runtime.fresh(), progress=silent)
+    quiet = replace(runtime.fresh(), progress=silent, journal=None)
     with quiet.seeded("trial"):
         network = build()
     with suppress(_ReadsError):
@@ -150,6 +150,7 @@ def bill(cost: Cost, device: torch.device, per_epoch: int) -> Bill:
         flops=cost.flops,
         epoch_equivalents=cost.flops / per_epoch if per_epoch else None,
         peak_memory_bytes=peak_memory_bytes(device),
+        events=tuple(cost.events),
     )
 
 

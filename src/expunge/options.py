@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -69,6 +69,11 @@ class Output:
         if not self.quiet and not self.as_json:
             self.out.print(text, markup=False, highlight=False)
 
+    def note(self, text: str) -> None:
+        """Print a line on how the work goes, beside the results."""
+        if not self.quiet and not self.as_json:
+            typer.echo(f"expunge: {text}", err=True)
+
     def table(self, table: Table) -> None:
         """Print a table for a person."""
         if not self.quiet and not self.as_json:
@@ -87,7 +92,8 @@ def runtime_of(context: typer.Context, device: str, precision: str, seed: int) -
 
     output: Output = context.obj
     bars = Bars(Console(stderr=True), quiet=output.quiet or output.as_json)
-    return open_runtime(device=device, precision=precision, seed=seed, progress=bars)
+    runtime = open_runtime(device=device, precision=precision, seed=seed, progress=bars)
+    return replace(runtime, tell=output.note)
 
 
 def cache_of(no_cache: bool) -> "Cache | None":

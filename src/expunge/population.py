@@ -24,10 +24,11 @@ import torch
 from timm.models import get_model_args
 from torch import Tensor, nn
 
-from expunge.cache import Cache, fingerprint, weights_hash
+from expunge.cache import Cache
 from expunge.case import Dataset, Method
 from expunge.data import Data, Split
 from expunge.errors import SettingsError
+from expunge.fingerprints import fingerprint, tensors_hash
 from expunge.forgetting import Forgotten, run_method
 from expunge.methods.retrain import Retrain
 from expunge.network import architecture, copy_of, rebuild
@@ -196,7 +197,7 @@ def member_key(recipe: Recipe, seed: int, runtime: Runtime, rows: str) -> dict[s
         "rows": rows,
         "request": None if recipe.method is None else to_mapping(recipe.parts.request),
         "network": {"name": name, "args": get_model_args(recipe.network) if name else None},
-        "frozen": weights_hash(frozen) if frozen else None,
+        "frozen": tensors_hash(frozen) if frozen else None,
         "training": to_mapping(recipe.training),
         "method": {"name": "train"} if recipe.method is None else describe(recipe.method),
         "seed": seed,

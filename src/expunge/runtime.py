@@ -3,8 +3,8 @@
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -16,7 +16,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from expunge.cost import Cost
+from expunge.data import CountedRows, Part
 from expunge.errors import SettingsError
+from expunge.journal import Journal
 from expunge.rows import Indices, Rows
 
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
@@ -31,6 +33,10 @@ Progress = Callable[[str, int], Any]
 def silent(stage: str, steps: int) -> Iterator[Advance]:
     """Show no progress."""
     yield lambda done: None
+
+
+def unheard(line: str) -> None:
+    """Say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +55,12 @@ class Runtime:
     cost: Cost = field(default_factory=Cost)
     images: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     """Inputs that a method made and leaves for the report, by what they are and the class they stand for."""
+    journal: Journal | None = None
+    """Where training keeps its progress; None keeps none."""
+    counted: Mapping[Part, CountedRows] = field(default_factory=dict)
+    """The rows that a method sees, whose reads belong to the progress of its training."""
+    tell: Callable[[str], None] = unheard
+    """Says a line to the user while work runs."""
 
     @property
     def device(self) -> torch.device:
@@ -73,7 +85,7 @@ class Runtime:
             yield
 
     def batches(
-        self, rows: Rows, size: int, *, epochs: int = 1, stream: str | None = None
+        self, rows: Rows, size: int, *, epochs: int = 1, stream: str | None = None, skip: int = 0
     ) -> Iterator[tuple[Shaped[Tensor, "rows ..."], Int64[Tensor, " rows"], float]]:
         """Yield this process's share of every batch, on the device, with its weight.
 
@@ -85,6 +97,7 @@ class Runtime:
             size: Rows per batch, over all processes.
             epochs: How often to go through them.
             stream: Random stream of the order, a new one each epoch; None keeps the order of the rows.
+            skip: The first so many batches are left out, and none of their rows is read.
 
         Yields:
             Inputs, labels, and the factor by which the mean loss over this share counts, so that the average over
@@ -92,11 +105,12 @@ class Runtime:
         """
         generator = None if stream is None else self.generator(stream)
         world = self.fabric.world_size
-        for _ in range(epochs):
+        starts = [*batch_starts(len(rows), size), len(rows)]
+        for epoch in range(epochs):
             order = (
                 np.arange(len(rows)) if generator is None else torch.randperm(len(rows), generator=generator).numpy()
             )
-            for start, end in pairwise([*batch_starts(len(rows), size), len(rows)]):
+            for start, end in pairwise(starts[max(0, skip - epoch * (len(starts) - 1)) :]):
                 share = self._share(order[start:end])
                 inputs, labels = rows.batch(share)
                 yield inputs.to(self.device), labels.to(self.device), len(share) * world / (end - start)
@@ -173,6 +187,10 @@ class Runtime:
             assert isinstance(summed, Tensor)  # noqa: S101
             return summed
         return result
+
+    def stoppable(self) -> AbstractContextManager[None]:
+        """Let a request to stop wait until the work inside has kept its progress."""
+        return nullcontext() if self.journal is None else self.journal.work()
 
     @contextmanager
     def stage(self, name: str, steps: int) -> Iterator[Advance]:

@@ -29,6 +29,7 @@ from expunge.methods.retrain import Retrain
 from expunge.network import Network, architecture, rebuild
 from expunge.population import HERE, Member, Recipe, Workers, grow, grow_both
 from expunge.result import Record, Result, read
+from expunge.resume import resumable
 from expunge.runtime import Runtime
 from expunge.settings import describe, from_mapping, to_mapping
 from expunge.training import Training, predict
@@ -56,13 +57,16 @@ def train_folder(
     """
     check_free(out, overwrite=overwrite)
     data = dataset.load()
-    model = train(network, data, training, runtime)
-    accuracy = None
-    if len(data.test):
-        logits, labels = predict(model, data.test, runtime)
-        accuracy = (logits.argmax(1) == labels).double().mean().item()
-    with new_folder(out, overwrite=overwrite) as folder:
-        save_model(model, folder, data, {"training": to_mapping(training)})
+    told = {"command": "train", "dataset": describe(dataset), "network": to_mapping(network)}
+    told |= {"training": to_mapping(training)}
+    with resumable(runtime, out, told, (data.train,)) as runtime:
+        model = train(network, data, training, runtime)
+        accuracy = None
+        if len(data.test):
+            logits, labels = predict(model, data.test, runtime)
+            accuracy = (logits.argmax(1) == labels).double().mean().item()
+        with new_folder(out, overwrite=overwrite) as folder:
+            save_model(model, folder, data, {"training": to_mapping(training)})
     return Trained(model=model, test_accuracy=accuracy, seconds=runtime.cost.seconds["train"])
 
 
@@ -108,12 +112,15 @@ def forget_folder(plan: Plan, runtime: Runtime) -> Forgotten:
         ExpungeError: Something that the caller can put right; nothing is written.
     """
     model = plan.checkpoint.model
-    forgotten = run_method(plan.method, model, plan.parts, runtime, rebuild(model))
     about = entry(plan.method, plan.parts, plan.seed)
-    record = Record(experiment=about, cost=forgotten.bill, access=as_reads(forgotten.access), images=forgotten.pictures)
-    with new_folder(plan.out, overwrite=plan.overwrite) as folder:
-        save_model(forgotten.model, folder, plan.data, plan.checkpoint.child(about))
-        (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
+    told = {"command": "forget", "parent": plan.checkpoint.hash, **about}
+    with resumable(runtime, plan.out, told, (plan.data.train,)) as runtime:
+        forgotten = run_method(plan.method, model, plan.parts, runtime, rebuild(model))
+        reads = as_reads(forgotten.access)
+        record = Record(experiment=about, cost=forgotten.bill, access=reads, images=forgotten.pictures)
+        with new_folder(plan.out, overwrite=plan.overwrite) as folder:
+            save_model(forgotten.model, folder, plan.data, plan.checkpoint.child(about))
+            (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
     return forgotten
 
 
@@ -145,13 +152,7 @@ def audit_folders(
     original, unlearned, *given = (load_model(path) for path in (original_dir, unlearned_dir, *retrained_dirs))
     data = load_for(original, dataset)
     parts = split(data, request)
-    grown: list[Member] = []
-    if references:
-        recipe = replace(_recipe(original, original_dir, dataset, data, parts), stacked=stacked)
-        grown = grow(recipe, references, runtime, cache=cache, workers=workers)
-    retrained = [*(other.model for other in given), *(member.model for member in grown)]
     record = read(Record, unlearned_dir / RECORD) if (unlearned_dir / RECORD).exists() else None
-    case = open_case(parts, original.model, unlearned.model, retrained, runtime)
     told: dict[str, Any] = {
         "dataset": describe(dataset),
         "network": {"name": architecture(original.model)},
@@ -159,7 +160,7 @@ def audit_folders(
         "request": request_values(parts),
         "method": record.experiment["method"] if record else None,
         "audits": [describe(audit) for audit in audits],
-        "references": len(retrained),
+        "references": references + len(given),
         "stacked": stacked,
         "seed": runtime.seed,
     }
@@ -168,10 +169,19 @@ def audit_folders(
             f"expected the request that {unlearned_dir} was made for, {record.experiment['request']}, "
             f"got {told['request']}"
         )
-    result = judge(case, audits, told, pictures=record.images if record else ())
-    if record:
-        result = replace(result, cost=with_retraining(record.cost, grown), access=record.access)
-    write_text(out, result.to_json(), overwrite=overwrite)
+    models = [one.hash for one in (original, unlearned, *given)]
+    key = {"command": "audit", "models": models, **told}
+    with resumable(runtime, out, key, (data.train, data.test)) as runtime:
+        grown: list[Member] = []
+        if references:
+            recipe = replace(_recipe(original, original_dir, dataset, data, parts), stacked=stacked)
+            grown = grow(recipe, references, runtime, cache=cache, workers=workers)
+        retrained = [*(other.model for other in given), *(member.model for member in grown)]
+        case = open_case(parts, original.model, unlearned.model, retrained, runtime)
+        result = judge(case, audits, told, pictures=record.images if record else ())
+        if record:
+            result = replace(result, cost=with_retraining(record.cost, grown), access=record.access)
+        write_text(out, result.to_json(), overwrite=overwrite)
     return result
 
 
