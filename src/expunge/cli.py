@@ -16,6 +16,7 @@ from expunge.options import (
     ClassesOption,
     DataOption,
     DeviceOption,
+    DryRunOption,
     JobsOption,
     NoCacheOption,
     Output,
@@ -135,23 +136,33 @@ def train(
     precision: PrecisionOption = "32-true",
     seed: SeedOption = 0,
     assignments: SetOption = None,
+    dry_run: DryRunOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Train a network and write a model folder. --set: a training setting, dataset.KEY or network.args.KEY."""
     from expunge.network import Network
     from expunge.settings import build, from_assignments, from_mapping, sort_out
-    from expunge.stages import train_folder
+    from expunge.stages import rehearse_training, train_folder
+    from expunge.terminal import in_words
     from expunge.training import Training
 
     chosen = sort_out(from_assignments(assignments or []), home="training", tables=("dataset", "network"))
-    trained = train_folder(
+    asked = (
         build("datasets", {"name": data} | chosen["dataset"]),
         from_mapping(Network, {"name": network} | chosen["network"]),
         from_mapping(Training, chosen["training"]),
         out,
         runtime_of(context, device, precision, seed),
-        overwrite=overwrite,
     )
+    if dry_run:
+        found, forecast = rehearse_training(*asked, overwrite=overwrite)
+        reads = {"train": len(found.train), "test": len(found.test)}
+        context.obj.say(f"{network} on {data}: would read {reads} rows and write {out}.\n{in_words(forecast)}")
+        context.obj.value({"reads": reads, "out": str(out), "forecast": asdict(forecast)})
+        return
+    trained = train_folder(*asked, overwrite=overwrite)
+    for event in trained.events:
+        context.obj.note(event)
     accuracy = "not known" if trained.test_accuracy is None else f"{trained.test_accuracy:.1%}"
     context.obj.say(f"Trained {network} on {data} in {trained.seconds:.1f} s; test accuracy {accuracy}.\n{out}")
     context.obj.value({"out": str(out), "test_accuracy": trained.test_accuracy, "seconds": trained.seconds})
@@ -170,13 +181,14 @@ def forget(
     precision: PrecisionOption = "32-true",
     seed: SeedOption = 0,
     assignments: SetOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and stop before the work.")] = False,
+    dry_run: DryRunOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Make a model forget and write the new model's folder. --set: a setting of the method, or dataset.KEY."""
     from expunge.forgetting import say
     from expunge.settings import build, describe, from_assignments, sort_out
-    from expunge.stages import as_trained, forget_folder, plan_forgetting
+    from expunge.stages import as_trained, forget_folder, plan_forgetting, rehearse_forgetting
+    from expunge.terminal import in_words
 
     chosen = sort_out(from_assignments(assignments or []), home="method", tables=("dataset",))
     plan = plan_forgetting(
@@ -192,8 +204,10 @@ def forget(
     if dry_run:
         reads = {part: len(plan.parts[part]) for part in sorted(plan.method.reads)}
         told = ", ".join(f"{part} ({count} rows)" for part, count in reads.items()) or "nothing"
-        context.obj.say(f"{method}, {say(plan.parts)}: would read {told} and write {out}.")
-        context.obj.value({"method": describe(plan.method), "reads": reads, "out": str(out)})
+        forecast = rehearse_forgetting(plan, runtime_of(context, device, precision, seed))
+        context.obj.say(f"{method}, {say(plan.parts)}: would read {told} and write {out}.\n{in_words(forecast)}")
+        told_all = {"method": describe(plan.method), "reads": reads, "out": str(out)}
+        context.obj.value(told_all | {"forecast": asdict(forecast)})
         return
     forgotten = forget_folder(plan, runtime_of(context, device, precision, seed))
     read = forgotten.access["forget"]
@@ -201,6 +215,8 @@ def forget(
         f"{method}, {say(plan.parts)}: {forgotten.bill.seconds['total']:.2f} s, "
         f"{read.reads} reads of forgotten rows.\n{out}"
     )
+    for event in forgotten.bill.events:
+        context.obj.note(event)
     context.obj.value({"out": str(out), "cost": asdict(forgotten.bill), "forget_reads": read.reads})
 
 

@@ -30,12 +30,12 @@ class Cost:
     @contextmanager
     def stage(self, name: str, device: torch.device) -> Iterator[None]:
         """Add the time spent inside to a stage."""
-        _wait(device)
+        wait_for(device)
         start = time.perf_counter()
         try:
             yield
         finally:
-            _wait(device)
+            wait_for(device)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def step(self, kind: object, rows: int) -> AbstractContextManager[None]:
@@ -76,6 +76,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was asked to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

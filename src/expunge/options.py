@@ -20,6 +20,9 @@ PrecisionOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of all random streams.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, predict time and memory from a few steps, and stop.")
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; dots reach into tables.")
 ]

@@ -19,6 +19,7 @@ from expunge.cost import Cost
 from expunge.data import CountedRows, Part
 from expunge.errors import SettingsError
 from expunge.journal import Journal
+from expunge.rehearsal import Rehearsal
 from expunge.rows import Indices, Rows
 
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
@@ -59,6 +60,8 @@ class Runtime:
     """Where training keeps its progress; None keeps none."""
     counted: Mapping[Part, CountedRows] = field(default_factory=dict)
     """The rows that a method sees, whose reads belong to the progress of its training."""
+    rehearsal: Rehearsal | None = None
+    """Cuts every stage short and works out what it would take; None runs them in full."""
     tell: Callable[[str], None] = unheard
     """Says a line to the user while work runs."""
 
@@ -195,6 +198,10 @@ class Runtime:
     @contextmanager
     def stage(self, name: str, steps: int) -> Iterator[Advance]:
         """Time a stage and show its progress."""
+        if self.rehearsal is not None:
+            with self.rehearsal.stage(name, steps, self.cost, self.device) as rehearse:
+                yield rehearse
+            return
         with self.progress(name, steps) as advance, self.cost.stage(name, self.device):
             yield advance
 

@@ -1,5 +1,6 @@
 """Stages: each step of the story from folder to folder, as the commands run it."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from expunge.cache import Cache
 from expunge.case import Adaptable, Audit, Dataset, Method, open_case
 from expunge.checkpoint import Checkpoint, load_model, save_model
 from expunge.corruption import make_task
+from expunge.cost import Cost
 from expunge.data import Data, Request, Split, split
 from expunge.errors import DataError, ModelError
 from expunge.experiment import (
@@ -28,13 +30,17 @@ from expunge.forgetting import Forgotten, check_takes_rows, run_method
 from expunge.methods.retrain import Retrain
 from expunge.network import Network, architecture, rebuild
 from expunge.population import HERE, Member, Recipe, Workers, grow, grow_both
+from expunge.rehearsal import Forecast, Rehearsal
 from expunge.result import Record, Result, read
 from expunge.resume import resumable
+from expunge.rows import TakenRows
 from expunge.runtime import Runtime
 from expunge.settings import describe, from_mapping, to_mapping
 from expunge.training import Training, predict
 
 RECORD = "forget.json"
+PREDICTED = 512
+"""Rows of a step of prediction in a rehearsal: as many as `predict` takes at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +51,8 @@ class Trained:
     test_accuracy: float | None
     """Share of test rows that it gets right; None without test rows."""
     seconds: float
+    events: tuple[str, ...] = ()
+    """What went wrong and was put right, a line each."""
 
 
 def train_folder(
@@ -67,7 +75,44 @@ def train_folder(
             accuracy = (logits.argmax(1) == labels).double().mean().item()
         with new_folder(out, overwrite=overwrite) as folder:
             save_model(model, folder, data, {"training": to_mapping(training)})
-    return Trained(model=model, test_accuracy=accuracy, seconds=runtime.cost.seconds["train"])
+    return Trained(
+        model=model, test_accuracy=accuracy, seconds=runtime.cost.seconds["train"], events=tuple(runtime.cost.events)
+    )
+
+
+def rehearse_training(
+    dataset: Dataset, network: Network, training: Training, out: Path, runtime: Runtime, *, overwrite: bool
+) -> tuple[Data, Forecast]:
+    """Return the data and what `train_folder` would take; nothing is written.
+
+    Raises:
+        ExpungeError: As `train_folder`.
+    """
+    check_free(out, overwrite=overwrite)
+    begun, rehearsal = time.perf_counter(), Rehearsal()
+    runtime = replace(runtime.fresh(), rehearsal=rehearsal)
+    data = dataset.load()
+    model = train(network, data, training, runtime)
+    if len(data.test):
+        shares = runtime.shares(len(data.test), PREDICTED)
+        with runtime.stage("predict", len(shares)) as advance:
+            for share in shares:
+                predict(model, TakenRows(data.test, share), runtime)
+                advance(1)
+    return data, rehearsal.forecast(time.perf_counter() - begun, runtime.cost, runtime.device)
+
+
+def rehearse_forgetting(plan: "Plan", runtime: Runtime) -> Forecast:
+    """Return what `forget_folder` would take; nothing is written.
+
+    Raises:
+        ExpungeError: As `forget_folder`.
+    """
+    begun, rehearsal = time.perf_counter(), Rehearsal()
+    model = plan.checkpoint.model
+    forgotten = run_method(plan.method, model, plan.parts, replace(runtime, rehearsal=rehearsal), rebuild(model))
+    cost = Cost(flops=forgotten.bill.flops)
+    return rehearsal.forecast(time.perf_counter() - begun, cost, runtime.device)
 
 
 @dataclass(frozen=True, kw_only=True)
