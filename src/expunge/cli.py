@@ -1,5 +1,6 @@
 """The command line: parses, calls one function, prints. Imports nothing heavy until a command runs."""
 
+import os
 import signal
 import sys
 from dataclasses import asdict
@@ -11,24 +12,22 @@ import typer
 from expunge.cli_compare import compare
 from expunge.cli_population import population
 from expunge.errors import ExpungeError, SettingsError, StoppedError
+from expunge.machine import Machine, on_machine
 from expunge.options import (
     BackendOption,
     ClassesOption,
     DataOption,
-    DeviceOption,
     DryRunOption,
     JobsOption,
     NoCacheOption,
     Output,
     OverwriteOption,
-    PrecisionOption,
     RequireOption,
     RowsOption,
     SeedOption,
     SetOption,
     StackedOption,
     cache_of,
-    runtime_of,
     workers_of,
 )
 
@@ -65,11 +64,11 @@ def common(
 
 
 @app.command()
+@on_machine
 def demo(
     context: typer.Context,
+    machine: Machine,
     out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("runs/demo"),
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "32-true",
     seed: SeedOption = 0,
     no_cache: NoCacheOption = False,
     overwrite: OverwriteOption = False,
@@ -82,18 +81,18 @@ def demo(
     from expunge.experiment import run as run_experiment
 
     experiment = replace(Experiment(), seed=seed)
-    runtime = runtime_of(context, device, precision, seed)
+    runtime = machine.runtime(context, seed)
     result = run_experiment(experiment, runtime, out, overwrite=overwrite, cache=cache_of(no_cache))
     _tell(context, result, require, [out / "result.json", out / "report.html"])
 
 
 @app.command()
+@on_machine
 def run(
     context: typer.Context,
+    machine: Machine,
     experiment: Annotated[Path, typer.Argument(help="A TOML file.")],
     out: Annotated[Path | None, typer.Option(help="Folder to make; runs/NAME if not given.")] = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "32-true",
     seed: Annotated[int | None, typer.Option(help="Seed of all random streams, in place of the file's.")] = None,
     assignments: SetOption = None,
     no_cache: NoCacheOption = False,
@@ -117,7 +116,7 @@ def run(
     folder = out or Path("runs") / experiment.stem
     result = run_experiment(
         chosen,
-        runtime_of(context, device, precision, chosen.seed),
+        machine.runtime(context, chosen.seed),
         folder,
         overwrite=overwrite,
         cache=cache_of(no_cache),
@@ -127,13 +126,13 @@ def run(
 
 
 @app.command()
+@on_machine
 def train(
     context: typer.Context,
+    machine: Machine,
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Model folder to make.")],
     network: Annotated[str, typer.Option(help="Any network that timm has; see `expunge list networks`.")] = "small_cnn",
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "32-true",
     seed: SeedOption = 0,
     assignments: SetOption = None,
     dry_run: DryRunOption = False,
@@ -152,7 +151,7 @@ def train(
         from_mapping(Network, {"name": network} | chosen["network"]),
         from_mapping(Training, chosen["training"]),
         out,
-        runtime_of(context, device, precision, seed),
+        machine.runtime(context, seed),
     )
     if dry_run:
         found, forecast = rehearse_training(*asked, overwrite=overwrite)
@@ -169,16 +168,16 @@ def train(
 
 
 @app.command()
+@on_machine
 def forget(
     context: typer.Context,
+    machine: Machine,
     model: Annotated[Path, typer.Argument(help="Model folder of the original; it is left as it is.")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Model folder to make.")],
     classes: ClassesOption = None,
     rows: RowsOption = None,
     method: Annotated[str, typer.Option(help="How; see `expunge list methods`.")] = "unsir",
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "32-true",
     seed: SeedOption = 0,
     assignments: SetOption = None,
     dry_run: DryRunOption = False,
@@ -204,12 +203,12 @@ def forget(
     if dry_run:
         reads = {part: len(plan.parts[part]) for part in sorted(plan.method.reads)}
         told = ", ".join(f"{part} ({count} rows)" for part, count in reads.items()) or "nothing"
-        forecast = rehearse_forgetting(plan, runtime_of(context, device, precision, seed))
+        forecast = rehearse_forgetting(plan, machine.runtime(context, seed))
         context.obj.say(f"{method}, {say(plan.parts)}: would read {told} and write {out}.\n{in_words(forecast)}")
         told_all = {"method": describe(plan.method), "reads": reads, "out": str(out)}
         context.obj.value(told_all | {"forecast": asdict(forecast)})
         return
-    forgotten = forget_folder(plan, runtime_of(context, device, precision, seed))
+    forgotten = forget_folder(plan, machine.runtime(context, seed))
     read = forgotten.access["forget"]
     context.obj.say(
         f"{method}, {say(plan.parts)}: {forgotten.bill.seconds['total']:.2f} s, "
@@ -221,8 +220,10 @@ def forget(
 
 
 @app.command()
+@on_machine
 def audit(
     context: typer.Context,
+    machine: Machine,
     original: Annotated[Path, typer.Argument(help="Model folder of the original.")],
     unlearned: Annotated[Path, typer.Argument(help="Model folder of the unlearned model.")],
     data: DataOption,
@@ -236,8 +237,6 @@ def audit(
     ] = 0,
     classes: ClassesOption = None,
     rows: RowsOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "32-true",
     seed: SeedOption = 0,
     assignments: SetOption = None,
     jobs: JobsOption = None,
@@ -262,7 +261,7 @@ def audit(
         build("datasets", {"name": data} | chosen["dataset"]),
         DEFAULT_AUDITS,
         out,
-        runtime_of(context, device, precision, seed),
+        machine.runtime(context, seed),
         overwrite=overwrite,
         references=references,
         stacked=stacked or 0,
@@ -359,5 +358,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    typer.echo(f"expunge: {message}", err=True)
+    """Say what went wrong, in the first of several processes, and return the exit code."""
+    if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
+        typer.echo(f"expunge: {message}", err=True)
     return code

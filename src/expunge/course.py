@@ -10,6 +10,7 @@
 """
 
 import copy
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -57,7 +58,9 @@ class Course:
         self._flops, self._begun = self.runtime.cost.flops, time.perf_counter()
         self._reads = {part: rows.reads for part, rows in self.runtime.counted.items()}
         found = self.runtime.journal.find(self.name) if self.runtime.journal and self.name else None
-        if found is not None:
+        done = found.done if found else 0
+        same = self.runtime.highest(done) == -self.runtime.highest(-done)
+        if found is not None and same:  # all processes have found it
             self._put(found)
             self._count(found)
         self._good = self._held()
@@ -74,7 +77,10 @@ class Course:
         last = self.done == self.steps
         journal = self.runtime.journal
         save = self.name is not None and journal is not None and (journal.due_at_end() if last else journal.due())
-        if last or save or self.done % LOOK == 0:
+        looks = last or self.done % LOOK == 0
+        if self.runtime.fabric.world_size > 1:  # all processes look at the loss together, and so they save
+            save = looks and self.runtime.highest(float(save)) > 0
+        if looks or save:
             if not self._goes_well():
                 self._back()
                 return False
@@ -88,7 +94,8 @@ class Course:
 
     def _goes_well(self) -> bool:
         since = self.done - self._good.done
-        return bool((self.total - self._good.tensors["total"]) / since < WILD)  # not if it is not finite
+        mean = float(self.total - self._good.tensors["total"]) / since
+        return self.runtime.highest(mean if math.isfinite(mean) else math.inf) < WILD
 
     def _back(self) -> None:
         if not self.tries:

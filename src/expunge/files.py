@@ -4,6 +4,8 @@ A write goes to a hidden name beside its place, ``.NAME-new-…``, is synced, an
 folder or file is locked as long as its process lives, and the system lets go of the lock however that process ends:
 what is not locked was left by a killed one. Two renames put a new folder in the place of an old one; a new folder was
 synced before the first of them, so one that was cut off between the two is finished later (see `settle`).
+
+Of several processes that do the same work the first alone writes; the others fill a folder that is thrown away.
 """
 
 import fcntl
@@ -14,6 +16,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from expunge.errors import OutputError
 
@@ -68,6 +72,10 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     Raises:
         OutputError: As `check_free`, or the disk is full.
     """
+    if _second():
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+        return
     check_free(path, overwrite=overwrite)
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +101,8 @@ def write_text(path: Path, text: str, *, overwrite: bool) -> None:
     Raises:
         OutputError: As `check_free`, or the disk is full.
     """
-    check_free(path, overwrite=overwrite)
+    if not _second():
+        check_free(path, overwrite=overwrite)
     with new_file(path) as staging:
         staging.write_text(text, encoding="utf-8")
 
@@ -105,6 +114,10 @@ def new_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: It cannot be written, or the disk is full.
     """
+    if _second():
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch) / path.name
+        return
     staging, handle = None, None
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +136,11 @@ def new_file(path: Path) -> Iterator[Path]:
             staging.unlink(missing_ok=True)
         if handle is not None:
             os.close(handle)
+
+
+def _second() -> bool:
+    """Return whether this is one of several processes that do the same, and not the first, which alone writes."""
+    return bool(rank_zero_only.rank)
 
 
 def file_hash(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,12 +12,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from expunge.cache import Cache
     from expunge.population import Workers
-    from expunge.runtime import Runtime
 
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Machine")]
-PrecisionOption = Annotated[
-    str, typer.Option(help="32-true, bf16-mixed, 16-mixed or 64-true.", rich_help_panel="Machine")
-]
 SeedOption = Annotated[int, typer.Option(help="Seed of all random streams.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
 DryRunOption = Annotated[
@@ -86,17 +81,6 @@ class Output:
         """Print a value for a machine."""
         if self.as_json:
             sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
-
-
-def runtime_of(context: typer.Context, device: str, precision: str, seed: int) -> "Runtime":
-    """Return the runtime of a command, with progress on stderr unless it must be silent."""
-    from expunge.runtime import open_runtime
-    from expunge.terminal import Bars
-
-    output: Output = context.obj
-    bars = Bars(Console(stderr=True), quiet=output.quiet or output.as_json)
-    runtime = open_runtime(device=device, precision=precision, seed=seed, progress=bars)
-    return replace(runtime, tell=output.note)
 
 
 def cache_of(no_cache: bool) -> "Cache | None":

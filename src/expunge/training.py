@@ -75,20 +75,22 @@ def fit(
     """
     was_training = model.training
     model.to(runtime.device).train()
-    optimizer = make_optimizer(model, training)
+    name = None if after_step else _name(model, rows, runtime, training, stage)
+    trainee = runtime.trainee(model)
+    optimizer = make_optimizer(trainee.model, training)
     steps = count_batches(len(rows), training.batch_size, training.epochs)
     schedule = make_schedule(optimizer, training, steps)
-    network, stepper = runtime.setup(model, optimizer)
+    network, stepper = trainee.call, runtime.stepper(optimizer)
     trainable = sum(weight.requires_grad for weight in model.parameters())
-    with runtime.seeded(f"{stage}/dropout"), runtime.stage(stage, steps) as advance, runtime.stoppable():
+    with runtime.seeded(f"{stage}/dropout", apart=True), runtime.stage(stage, steps) as advance, runtime.stoppable():
         course = Course(
-            model=model,
+            model=trainee.model,
             optimizer=optimizer,
             schedule=schedule,
             runtime=runtime,
             stage=stage,
             steps=steps,
-            name=None if after_step else _name(model, rows, runtime, training, stage),
+            name=name,
             tries=0 if after_step else TRIES,
         )
         advance(course.done)
@@ -96,6 +98,8 @@ def fit(
             for inputs, labels, weight in runtime.batches(
                 rows, training.batch_size, epochs=training.epochs, stream=f"{stage}/order", skip=course.done
             ):
+                if not len(inputs):  # a process without a share of this batch still takes part in the step
+                    inputs, labels = inputs.new_zeros(1, *inputs.shape[1:]), labels.new_zeros(1)
                 with runtime.cost.step(("fit", trainable), len(inputs)):
                     loss = functional.cross_entropy(network(inputs), labels)
                     stepper.zero_grad()
@@ -108,6 +112,7 @@ def fit(
                 advance(1)
                 if not course.step(loss.detach()):
                     break
+    trainee.put_into(model)
     model.zero_grad(set_to_none=True)
     model.train(was_training)
 
