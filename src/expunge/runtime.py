@@ -206,11 +206,11 @@ class Runtime:
         """Let a request to stop wait until the work inside has kept its progress."""
         return nullcontext() if self.journal is None else self.journal.work()
 
-    def total(self, value: int | float) -> float:
+    def total(self, value: float | int) -> float:
         """Return the sum of a number over all processes."""
         return self._over_processes(value, "sum")
 
-    def highest(self, value: int | float) -> float:
+    def highest(self, value: float | int) -> float:
         """Return the highest of a number over all processes."""
         return self._over_processes(value, "max")
 
@@ -222,9 +222,9 @@ class Runtime:
         assert isinstance(reduced, Tensor)  # noqa: S101
         return reduced.cpu().numpy().astype(bool)
 
-    def _over_processes(self, value: int | float, how: str) -> float:
+    def _over_processes(self, value: float | int, how: str) -> float:
         if self.fabric.world_size == 1:
-            return value
+            return float(value)
         reduced = self.fabric.all_reduce(torch.tensor(value, dtype=torch.float64, device=self.device), reduce_op=how)
         assert isinstance(reduced, Tensor)  # noqa: S101
         return reduced.item()
