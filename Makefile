@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test check benchmarks clean
+.PHONY: demo test check faults benchmarks clean
 
 demo: $(VENV)/.ready ## Make a network forget the threes, with the evidence in runs/demo
 	$(RUN)/expunge demo --out runs/demo --overwrite
@@ -15,6 +15,9 @@ check: $(VENV)/.ready ## Format, lint and types, without changing anything
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy
+
+faults: $(VENV)/.ready ## Kill commands at random moments and fill the disk: nothing may be lost
+	PYTHONPATH=tests $(RUN)/python tests/faults.py --out benchmarks/results/faults.json
 
 benchmarks: $(VENV)/.ready ## Measure again what benchmarks/results holds
 	$(RUN)/python benchmarks/digits.py --out benchmarks/results/digits.json
@@ -28,6 +31,7 @@ benchmarks: $(VENV)/.ready ## Measure again what benchmarks/results holds
 	$(RUN)/python benchmarks/sequential.py --out benchmarks/results/sequential.json
 	$(RUN)/python benchmarks/speed_ideas.py --out benchmarks/results/speed_ideas.json
 	$(RUN)/python benchmarks/fidelity.py --data digits --out benchmarks/results/fidelity-digits.json
+	$(RUN)/python benchmarks/dry_run.py --out benchmarks/results/dry_run.json
 	$(RUN)/python benchmarks/analyses.py all
 
 clean:

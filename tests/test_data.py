@@ -87,7 +87,7 @@ def test_an_undeclared_part_is_out_of_reach() -> None:
     guard = access("retain")
     with pytest.raises(AccessError, match=r"expected a part among \['retain'\] that the method declares, got 'forget'"):
         guard["forget"]
-    assert set(guard._counted) == {"retain"}  # no path leads to the others
+    assert set(guard.counted) == {"retain"}  # no path leads to the others
 
 
 def test_every_read_is_counted_and_distinct_rows_too() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from expunge.errors import OutputError
-from expunge.files import check_free, file_hash, new_folder, write_text
+from expunge.files import check_free, file_hash, new_folder, settle, write_text
 
 
 def fail_while_writing(path: Path, *, overwrite: bool) -> None:
@@ -80,3 +80,27 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: 
 def test_a_hash_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert file_hash(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_replacement_that_was_cut_off_between_its_renames_is_finished(tmp_path: Path) -> None:
+    for name, text in ((".run-new-abcdefgh", "new"), (".run-new-abcdefgh-old", "old")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(text)
+    settle(tmp_path / "run")
+    assert os.listdir(tmp_path) == ["run"]
+    assert (tmp_path / "run" / "a.txt").read_text() == "new"
+
+
+def test_an_old_folder_whose_new_one_is_gone_is_put_back(tmp_path: Path) -> None:
+    (tmp_path / ".run-new-abcdefgh-old").mkdir()
+    settle(tmp_path / "run")
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_leftovers_of_dead_processes_go_and_the_work_of_living_ones_stays(tmp_path: Path) -> None:
+    (tmp_path / ".run-new-abcdefgh").mkdir()
+    (tmp_path / ".run-precious").mkdir()
+    with new_folder(tmp_path / "run", overwrite=False) as living:
+        settle(tmp_path / "run")
+        assert {path.name for path in tmp_path.iterdir()} == {living.name, ".run-precious"}
+    assert sorted(os.listdir(tmp_path)) == [".run-precious", "run"]

@@ -1,13 +1,19 @@
-"""Adding processes changes nothing: evidence and findings of one process and of two that share every batch."""
+"""Adding processes changes nothing: evidence, findings and weights of one process and of several."""
 
 import json
+import re
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from expunge.audits.accuracy import Accuracy
 from expunge.audits.head import Head
@@ -20,10 +26,15 @@ from expunge.audits.rmia import Rmia
 from expunge.audits.similarity import Similarity
 from expunge.audits.three_sample import ThreeSample
 from expunge.case import Audit, open_case
+from expunge.checkpoint import load_model
 from expunge.data import PARTS, Request, split
 from expunge.datasets.shapes import Shapes
-from expunge.network import Network
-from expunge.runtime import Runtime
+from expunge.errors import ModelError, SettingsError
+from expunge.forgetting import run_method
+from expunge.methods.unsir import Unsir
+from expunge.network import Network, rebuild
+from expunge.processes import share
+from expunge.runtime import Runtime, open_runtime
 from expunge.training import Training, fit
 
 AUDITS: tuple[Audit, ...] = (
@@ -68,10 +79,11 @@ def gather(fabric: Fabric, folder: str) -> None:
     Path(f"{folder}/{fabric.global_rank}.json").write_text(json.dumps(findings))
 
 
-def test_one_process_and_two_have_the_same_evidence_and_findings(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [2, 3])
+def test_one_process_and_several_have_the_same_evidence_and_findings(tmp_path: Path, count: int) -> None:
     for name, fabric in (
         ("one", Fabric(accelerator="cpu", devices=1)),
-        ("two", Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn")),
+        ("several", Fabric(accelerator="cpu", devices=count, strategy="ddp_spawn")),
     ):
         (tmp_path / name).mkdir()
         fabric.launch(gather, str(tmp_path / name))  # type: ignore[arg-type]
@@ -79,14 +91,98 @@ def test_one_process_and_two_have_the_same_evidence_and_findings(tmp_path: Path)
     told = json.loads((tmp_path / "one" / "0.json").read_text())
     assert {finding["level"] for finding in told} >= {0, 1, 2}
     assert any("/head" in name for name in expected)
-    for rank in (0, 1):
-        found = load_file(tmp_path / "two" / f"{rank}.safetensors")
+    for rank in range(count):
+        found = load_file(tmp_path / "several" / f"{rank}.safetensors")
         assert found.keys() == expected.keys()
         for name, value in found.items():  # a product of half as many rows may round otherwise
             torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6, msg=name)
-        others = json.loads((tmp_path / "two" / f"{rank}.json").read_text())
+        others = json.loads((tmp_path / "several" / f"{rank}.json").read_text())
         for one, other in zip(told, others, strict=True):
             for key in ("name", "level", "inside", "informative", "note"):
                 assert one[key] == other[key], one["name"]
             for number in NUMBERS:
                 assert other[number] == pytest.approx(one[number], rel=1e-4, abs=1e-6), f"{one['name']}: {number}"
+
+
+def forget(fabric: Fabric, folder: str) -> None:
+    """Train a network without batch normalisation in double precision, let it forget, and write its weights."""
+    torch.set_num_threads(1)
+    runtime = Runtime(fabric=fabric, precision="64-true", seed=3)
+    data = Shapes(classes=4, size=8, channels=1, train_rows=323, test_rows=40, noise=0.3).load()
+    with runtime.seeded("train/init"):
+        model = Network(name="mlp").build(data)
+    fit(model, data.train, runtime, Training(epochs=4), stage="train")
+    made = run_method(Unsir(), model, split(data, Request(classes=(1,))), runtime, rebuild(model))
+    name = f"{fabric.world_size}-{fabric.global_rank}"
+    save_file({key: value.clone() for key, value in made.model.state_dict().items()}, f"{folder}/{name}.safetensors")
+    told = {"access": {part: asdict(count) for part, count in made.access.items()}, "flops": made.bill.flops}
+    Path(f"{folder}/{name}.json").write_text(json.dumps(told))
+
+
+def test_two_processes_train_and_forget_as_one_does(tmp_path: Path) -> None:
+    Fabric(accelerator="cpu", devices=1, precision="64-true").launch(forget, str(tmp_path))  # type: ignore[arg-type]
+    two = Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn", precision="64-true")
+    two.launch(forget, str(tmp_path))  # type: ignore[arg-type]
+    expected = load_file(tmp_path / "1-0.safetensors")
+    told = json.loads((tmp_path / "1-0.json").read_text())
+    for rank in (0, 1):
+        found = load_file(tmp_path / f"2-{rank}.safetensors")
+        for name, value in found.items():
+            assert value.dtype == torch.float64
+            assert (value - expected[name]).abs().max() < 1e-9, name
+        others = json.loads((tmp_path / f"2-{rank}.json").read_text())
+        assert others["access"] == told["access"]  # each row is counted once, whoever read it
+        assert others["flops"] >= told["flops"]  # each process learns the noise
+
+
+def expunge(*words: str) -> str:
+    """Run a command and return what it printed; its processes find each other by themselves."""
+    done = subprocess.run(
+        [sys.executable, "-m", "expunge", *words], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_processes_that_share_a_transformer_out_write_a_folder_that_one_loads(tmp_path: Path) -> None:
+    common = ["--data", "shapes", *(f"--set=dataset.{word}" for word in ("classes=4", "size=8", "train_rows=200"))]
+    small = ["patch_size=4", "embed_dim=24", "num_heads=3", "depth=3"]
+    network = ["--network", "vit_tiny_patch16_224", *(f"--set=network.args.{word}" for word in small), "--set=epochs=2"]
+    shared = ["--devices", "2", "--strategy", "fsdp"]
+    told = expunge("train", *common, *network, "--out", str(tmp_path / "shared"), *shared)
+    assert told.count("Trained") == 1
+    expunge("train", *common, *network, "--out", str(tmp_path / "alone"))
+    found, expected = (load_model(tmp_path / name).model.state_dict() for name in ("shared", "alone"))
+    for name, value in found.items():  # single precision: sums over rows in another order
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-3, msg=name)
+    out = tmp_path / "unlearned"
+    expunge("forget", str(tmp_path / "shared"), *common, "--classes", "1", "--out", str(out), *shared)
+    assert load_model(out).about["history"][0]["request"]["classes"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"devices": 0}, "expected 1 or more for --devices, got 0"),
+        ({"num_nodes": -1}, "expected 1 or more for --num-nodes, got -1"),
+        ({"strategy": "fdsp"}, "expected a strategy ddp, fsdp, got 'fdsp'"),
+        ({"batch_norm": "none"}, "expected --batch-norm local or sync, got 'none'"),
+        ({"device": "cuda:0", "devices": 2}, "expected --device cuda for 2 devices, got 'cuda:0', which is one"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(words: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        open_runtime(**words)
+
+
+def several(device: str) -> Any:
+    """Return what `share` asks of a Fabric of two processes."""
+    return SimpleNamespace(world_size=2, device=torch.device(device), strategy=None)
+
+
+def test_batch_normalisation_in_several_processes_has_to_be_chosen() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    with pytest.raises(ModelError, match="expected --batch-norm local or sync for a network with batch normalisation"):
+        share(model, several("cpu"), None)
+    with pytest.raises(ModelError, match="expected GPUs for --batch-norm sync"):
+        share(model, several("cpu"), "sync")

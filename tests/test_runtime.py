@@ -61,7 +61,7 @@ def test_logits_come_in_the_precision_of_the_weights(precision: str, dtype: torc
     inputs, seen = torch.rand(8, 4), []
     model = nn.Linear(4, 2)
     model.register_forward_hook(lambda module, arguments, output: seen.append(output.dtype))
-    network, _ = runtime.setup(model, torch.optim.SGD(model.parameters(), 0.1))
+    network = runtime.trainee(model).call
     assert network(inputs).dtype == model.weight.dtype == dtype
     assert seen == [torch.bfloat16 if precision == "bf16-mixed" else dtype]
 

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -26,7 +25,6 @@ from expunge.checkpoint import CONFIG, WEIGHTS, save_model
 from expunge.data import Data
 from expunge.errors import OutputError
 from expunge.files import check_free, file_hash, new_folder
-from expunge.rows import Rows
 
 ENTRY = "entry.json"
 ATTEMPTS = 3
@@ -145,28 +143,6 @@ class Cache:
 def name_of(key: Mapping[str, Any]) -> str:
     """Return the name of the folder of a key."""
     return hashlib.sha256(json.dumps(_plain(key), sort_keys=True).encode()).hexdigest()
-
-
-def fingerprint(rows: Rows, size: int = 512) -> str:
-    """Return the SHA-256 of the inputs and labels of all rows, in their order. Every row is read once."""
-    digest = hashlib.sha256()
-    indices = torch.arange(len(rows)).numpy()
-    for start in range(0, len(rows), size):
-        for tensor in rows.batch(indices[start : start + size]):
-            content = tensor.cpu().contiguous()
-            digest.update(f"{content.dtype} {tuple(content.shape)}".encode())
-            digest.update(content.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def weights_hash(weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of named tensors."""
-    digest = hashlib.sha256()
-    for name, value in sorted(weights.items()):
-        content = value.detach().cpu().contiguous()
-        digest.update(f"{name} {content.dtype} {tuple(content.shape)}".encode())
-        digest.update(content.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _read(path: Path) -> Entry | None:

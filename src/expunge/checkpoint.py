@@ -13,8 +13,8 @@ from torch import nn
 
 import expunge.networks  # noqa: F401  registers our networks with timm
 from expunge.data import Data
-from expunge.errors import ModelError, did_you_mean
-from expunge.files import file_hash
+from expunge.errors import ModelError, OutputError, did_you_mean
+from expunge.files import SUMS, as_written, file_hash, settle, write_sum
 from expunge.network import architecture, known
 
 WEIGHTS = "model.safetensors"
@@ -52,18 +52,23 @@ def save_model(model: nn.Module, folder: Path, data: Data, about: dict[str, Any]
 
     Raises:
         ModelError: The network is not of timm's factory.
+        OutputError: The disk is full.
     """
     if architecture(model) is None:
         raise ModelError(f"expected a network that timm can build again, got {type(model).__name__}")
     folder.mkdir(exist_ok=True)
     normalised = {"mean": data.mean, "std": data.std} if data.mean else {}
-    save_for_hf(
-        model,
-        str(folder),
-        safe_serialization=True,
-        model_config={"label_names": list(data.label_names), "expunge": about},
-        data_config={"input_size": data.input_size, **normalised},
-    )
+    try:
+        save_for_hf(
+            model,
+            str(folder),
+            safe_serialization=True,
+            model_config={"label_names": list(data.label_names), "expunge": about},
+            data_config={"input_size": data.input_size, **normalised},
+        )
+        write_sum(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise OutputError(f"expected to write {folder / WEIGHTS}, got: {error}") from error
 
 
 def load_model(path: Path) -> Checkpoint:
@@ -73,6 +78,7 @@ def load_model(path: Path) -> Checkpoint:
         ModelError: The folder or a file is missing or damaged, the architecture is unknown, or the weights do not
             fit it or are not finite.
     """
+    settle(path)
     for file in (CONFIG, WEIGHTS):
         if not (path / file).is_file():
             raise ModelError(f"expected a model folder with {CONFIG} and {WEIGHTS}, got {path} without {file}")
@@ -97,6 +103,9 @@ def load_model(path: Path) -> Checkpoint:
         weights = load_file(path / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"expected a whole {WEIGHTS} in {path}, got a damaged one: {error}") from error
+    digest = file_hash(path / WEIGHTS)
+    if not as_written(path / WEIGHTS, digest):
+        raise ModelError(f"expected {WEIGHTS} in {path} as it was written, got other bytes than {SUMS} there tells of")
     load_weights(model, weights, path)
     return Checkpoint(
         model=model,
@@ -105,7 +114,7 @@ def load_model(path: Path) -> Checkpoint:
         mean=mean,
         std=std,
         about=about,
-        hash=file_hash(path / WEIGHTS),
+        hash=digest,
     )
 
 

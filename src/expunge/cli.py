@@ -1,5 +1,7 @@
 """The command line: parses, calls one function, prints. Imports nothing heavy until a command runs."""
 
+import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -9,24 +11,23 @@ import typer
 
 from expunge.cli_compare import compare
 from expunge.cli_population import population
-from expunge.errors import ExpungeError, SettingsError
+from expunge.errors import ExpungeError, SettingsError, StoppedError
+from expunge.machine import Machine, on_machine
 from expunge.options import (
     BackendOption,
     ClassesOption,
     DataOption,
-    DeviceOption,
+    DryRunOption,
     JobsOption,
     NoCacheOption,
     Output,
     OverwriteOption,
-    PrecisionOption,
     RequireOption,
     RowsOption,
     SeedOption,
     SetOption,
     StackedOption,
     cache_of,
-    runtime_of,
     workers_of,
 )
 
@@ -63,11 +64,11 @@ def common(
 
 
 @app.command()
+@on_machine
 def demo(
     context: typer.Context,
+    machine: Machine,
     out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("runs/demo"),
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "32-true",
     seed: SeedOption = 0,
     no_cache: NoCacheOption = False,
     overwrite: OverwriteOption = False,
@@ -80,18 +81,18 @@ def demo(
     from expunge.experiment import run as run_experiment
 
     experiment = replace(Experiment(), seed=seed)
-    runtime = runtime_of(context, device, precision, seed)
+    runtime = machine.runtime(context, seed)
     result = run_experiment(experiment, runtime, out, overwrite=overwrite, cache=cache_of(no_cache))
     _tell(context, result, require, [out / "result.json", out / "report.html"])
 
 
 @app.command()
+@on_machine
 def run(
     context: typer.Context,
+    machine: Machine,
     experiment: Annotated[Path, typer.Argument(help="A TOML file.")],
     out: Annotated[Path | None, typer.Option(help="Folder to make; runs/NAME if not given.")] = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "32-true",
     seed: Annotated[int | None, typer.Option(help="Seed of all random streams, in place of the file's.")] = None,
     assignments: SetOption = None,
     no_cache: NoCacheOption = False,
@@ -115,7 +116,7 @@ def run(
     folder = out or Path("runs") / experiment.stem
     result = run_experiment(
         chosen,
-        runtime_of(context, device, precision, chosen.seed),
+        machine.runtime(context, chosen.seed),
         folder,
         overwrite=overwrite,
         cache=cache_of(no_cache),
@@ -125,57 +126,68 @@ def run(
 
 
 @app.command()
+@on_machine
 def train(
     context: typer.Context,
+    machine: Machine,
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Model folder to make.")],
     network: Annotated[str, typer.Option(help="Any network that timm has; see `expunge list networks`.")] = "small_cnn",
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "32-true",
     seed: SeedOption = 0,
     assignments: SetOption = None,
+    dry_run: DryRunOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Train a network and write a model folder. --set: a training setting, dataset.KEY or network.args.KEY."""
     from expunge.network import Network
     from expunge.settings import build, from_assignments, from_mapping, sort_out
-    from expunge.stages import train_folder
+    from expunge.stages import rehearse_training, train_folder
+    from expunge.terminal import in_words
     from expunge.training import Training
 
     chosen = sort_out(from_assignments(assignments or []), home="training", tables=("dataset", "network"))
-    trained = train_folder(
+    asked = (
         build("datasets", {"name": data} | chosen["dataset"]),
         from_mapping(Network, {"name": network} | chosen["network"]),
         from_mapping(Training, chosen["training"]),
         out,
-        runtime_of(context, device, precision, seed),
-        overwrite=overwrite,
+        machine.runtime(context, seed),
     )
+    if dry_run:
+        found, forecast = rehearse_training(*asked, overwrite=overwrite)
+        reads = {"train": len(found.train), "test": len(found.test)}
+        context.obj.say(f"{network} on {data}: would read {reads} rows and write {out}.\n{in_words(forecast)}")
+        context.obj.value({"reads": reads, "out": str(out), "forecast": asdict(forecast)})
+        return
+    trained = train_folder(*asked, overwrite=overwrite)
+    for event in trained.events:
+        context.obj.note(event)
     accuracy = "not known" if trained.test_accuracy is None else f"{trained.test_accuracy:.1%}"
     context.obj.say(f"Trained {network} on {data} in {trained.seconds:.1f} s; test accuracy {accuracy}.\n{out}")
     context.obj.value({"out": str(out), "test_accuracy": trained.test_accuracy, "seconds": trained.seconds})
 
 
 @app.command()
+@on_machine
 def forget(
     context: typer.Context,
+    machine: Machine,
     model: Annotated[Path, typer.Argument(help="Model folder of the original; it is left as it is.")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Model folder to make.")],
     classes: ClassesOption = None,
     rows: RowsOption = None,
     method: Annotated[str, typer.Option(help="How; see `expunge list methods`.")] = "unsir",
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "32-true",
     seed: SeedOption = 0,
     assignments: SetOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and stop before the work.")] = False,
+    dry_run: DryRunOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Make a model forget and write the new model's folder. --set: a setting of the method, or dataset.KEY."""
     from expunge.forgetting import say
     from expunge.settings import build, describe, from_assignments, sort_out
-    from expunge.stages import as_trained, forget_folder, plan_forgetting
+    from expunge.stages import as_trained, forget_folder, plan_forgetting, rehearse_forgetting
+    from expunge.terminal import in_words
 
     chosen = sort_out(from_assignments(assignments or []), home="method", tables=("dataset",))
     plan = plan_forgetting(
@@ -191,21 +203,27 @@ def forget(
     if dry_run:
         reads = {part: len(plan.parts[part]) for part in sorted(plan.method.reads)}
         told = ", ".join(f"{part} ({count} rows)" for part, count in reads.items()) or "nothing"
-        context.obj.say(f"{method}, {say(plan.parts)}: would read {told} and write {out}.")
-        context.obj.value({"method": describe(plan.method), "reads": reads, "out": str(out)})
+        forecast = rehearse_forgetting(plan, machine.runtime(context, seed))
+        context.obj.say(f"{method}, {say(plan.parts)}: would read {told} and write {out}.\n{in_words(forecast)}")
+        told_all = {"method": describe(plan.method), "reads": reads, "out": str(out)}
+        context.obj.value(told_all | {"forecast": asdict(forecast)})
         return
-    forgotten = forget_folder(plan, runtime_of(context, device, precision, seed))
+    forgotten = forget_folder(plan, machine.runtime(context, seed))
     read = forgotten.access["forget"]
     context.obj.say(
         f"{method}, {say(plan.parts)}: {forgotten.bill.seconds['total']:.2f} s, "
         f"{read.reads} reads of forgotten rows.\n{out}"
     )
+    for event in forgotten.bill.events:
+        context.obj.note(event)
     context.obj.value({"out": str(out), "cost": asdict(forgotten.bill), "forget_reads": read.reads})
 
 
 @app.command()
+@on_machine
 def audit(
     context: typer.Context,
+    machine: Machine,
     original: Annotated[Path, typer.Argument(help="Model folder of the original.")],
     unlearned: Annotated[Path, typer.Argument(help="Model folder of the unlearned model.")],
     data: DataOption,
@@ -219,8 +237,6 @@ def audit(
     ] = 0,
     classes: ClassesOption = None,
     rows: RowsOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "32-true",
     seed: SeedOption = 0,
     assignments: SetOption = None,
     jobs: JobsOption = None,
@@ -245,7 +261,7 @@ def audit(
         build("datasets", {"name": data} | chosen["dataset"]),
         DEFAULT_AUDITS,
         out,
-        runtime_of(context, device, precision, seed),
+        machine.runtime(context, seed),
         overwrite=overwrite,
         references=references,
         stacked=stacked or 0,
@@ -320,20 +336,29 @@ def _tell(context: typer.Context, result: "Result", require: str | None, written
 
 def main() -> None:
     """Run the command line; exit with 0, 1 (a requirement failed), 2 (bad input) or 130 (interrupted)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False) or 0
+        if code == 130:  # typer's, which says nothing of an interruption
+            code = _fail("interrupted", 130)
     except ExpungeError as error:
         if "--debug" in sys.argv:
             raise
-        code = _fail(" ".join(str(error).split()), 2)
+        code = _fail(" ".join(str(error).split()), 130 if isinstance(error, StoppedError) else 2)
     except UsageError as error:
         told: str = error.format_message()  # type: ignore[attr-defined]  # with the option's name
         code = _fail(told, 2) if str(error) else 2  # without any word typer has shown the help
+    except OSError as error:
+        if "--debug" in sys.argv:
+            raise
+        code = _fail(f"expected to read or write {error.filename or 'a file'}, got: {error.strerror or error}", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", 130)
     sys.exit(code)
 
 
 def _fail(message: str, code: int) -> int:
-    typer.echo(f"expunge: {message}", err=True)
+    """Say what went wrong, in the first of several processes, and return the exit code."""
+    if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
+        typer.echo(f"expunge: {message}", err=True)
     return code

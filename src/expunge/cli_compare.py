@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from expunge.errors import SettingsError
+from expunge.machine import Machine, on_machine
 from expunge.options import (
     BackendOption,
-    DeviceOption,
     JobsOption,
     NoCacheOption,
     OverwriteOption,
-    PrecisionOption,
     SetOption,
     cache_of,
-    runtime_of,
     workers_of,
 )
 
@@ -24,8 +22,10 @@ if TYPE_CHECKING:
     from expunge.experiment import Experiment
 
 
+@on_machine
 def compare(
     context: typer.Context,
+    machine: Machine,
     sources: Annotated[
         list[Path],
         typer.Argument(help="TOML files, one method each; or result.json files and folders with finished runs."),
@@ -38,8 +38,6 @@ def compare(
         str | None,
         typer.Option(help="each, or classes separated by commas, each forgotten by itself; the files' if not given."),
     ] = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "32-true",
     assignments: SetOption = None,
     no_cache: NoCacheOption = False,
     jobs: JobsOption = None,
@@ -57,7 +55,7 @@ def compare(
         comparison = run_comparison(
             _experiments(toml, assignments or []),
             out,
-            runtime_of(context, device, precision, 0),
+            machine.runtime(context, 0),
             seeds=_seeds(seeds),
             classes=classes,
             overwrite=overwrite,

@@ -6,14 +6,12 @@ from typing import Annotated
 
 import typer
 
+from expunge.machine import Machine, on_machine
 from expunge.options import (
     BackendOption,
-    DeviceOption,
     JobsOption,
-    PrecisionOption,
     SetOption,
     StackedOption,
-    runtime_of,
     workers_of,
 )
 
@@ -24,8 +22,10 @@ population = typer.Typer(
 
 
 @population.command()
+@on_machine
 def build(
     context: typer.Context,
+    machine: Machine,
     experiment: Annotated[Path, typer.Argument(help="A TOML file, as for `expunge run`.")],
     count: Annotated[
         int | None, typer.Option(min=0, help="Retrained models; the file's references if not given.")
@@ -33,8 +33,6 @@ def build(
     unlearned: Annotated[
         int | None, typer.Option(min=0, help="Unlearned models; the file's population if not given.")
     ] = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "32-true",
     seed: Annotated[int | None, typer.Option(help="Seed of all random streams, in place of the file's.")] = None,
     assignments: SetOption = None,
     jobs: JobsOption = None,
@@ -57,7 +55,7 @@ def build(
         chosen,
         chosen.references if count is None else count,
         chosen.population if unlearned is None else unlearned,
-        runtime_of(context, device, precision, chosen.seed),
+        machine.runtime(context, chosen.seed),
         cache=cache,
         workers=workers_of(jobs, backend),
     )

@@ -23,17 +23,19 @@ class Cost:
     """Seconds by stage, in the order in which the stages ran."""
     flops: int = 0
     """Floating-point operations of all counted steps (a multiplication with an addition counts as two)."""
+    events: list[str] = field(default_factory=list)
+    """What went wrong in the work and was put right, a line each."""
     _measured: dict[object, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     @contextmanager
     def stage(self, name: str, device: torch.device) -> Iterator[None]:
         """Add the time spent inside to a stage."""
-        _wait(device)
+        wait_for(device)
         start = time.perf_counter()
         try:
             yield
         finally:
-            _wait(device)
+            wait_for(device)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def step(self, kind: object, rows: int) -> AbstractContextManager[None]:
@@ -74,6 +76,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was asked to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -199,24 +199,28 @@ class Count:
 
 
 @dataclass
-class _CountedRows:
+class CountedRows:
     """Rows that count every read. Labels are free: they are what a request names."""
 
     rows: Rows
     reads: int = 0
+    """Rows read so far, each as often as it was."""
     seen: Bool[np.ndarray, " rows"] = field(init=False)
+    """Which rows were read so far."""
 
     def __post_init__(self) -> None:
         self.seen = np.zeros(len(self.rows), dtype=bool)
 
     @property
     def labels(self) -> Int64[np.ndarray, " rows"]:
+        """The class index of every row."""
         return self.rows.labels
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def batch(self, indices: Indices) -> tuple[Shaped[Tensor, "rows ..."], Int64[Tensor, " rows"]]:
+        """Return the inputs and labels of some rows, in the order asked for, and count them."""
         self.reads += len(indices)
         self.seen[indices] = True
         return self.rows.batch(indices)
@@ -238,7 +242,7 @@ class Access:
         self.num_classes = len(parts.label_names)
         self.input_size = parts.input_size
         self.build = build
-        self._counted = {part: _CountedRows(parts[part]) for part in reads}
+        self.counted = {part: CountedRows(parts[part]) for part in reads}
 
     def __getitem__(self, part: Part) -> Rows:
         """Return the rows of a declared part.
@@ -246,9 +250,9 @@ class Access:
         Raises:
             AccessError: The method did not declare this part.
         """
-        if part not in self._counted:
-            raise AccessError(f"expected a part among {sorted(self._counted)} that the method declares, got {part!r}")
-        return self._counted[part]
+        if part not in self.counted:
+            raise AccessError(f"expected a part among {sorted(self.counted)} that the method declares, got {part!r}")
+        return self.counted[part]
 
     def classes(self) -> tuple[int, ...]:
         """Return the classes to forget.
@@ -266,4 +270,4 @@ class Access:
     def counts(self) -> dict[Part, Count]:
         """Return how much was read of every part; a part that was never handed out has zeros."""
         nothing = dict.fromkeys(PARTS, Count(0, 0))
-        return nothing | {part: Count(int(rows.seen.sum()), rows.reads) for part, rows in self._counted.items()}
+        return nothing | {part: Count(int(rows.seen.sum()), rows.reads) for part, rows in self.counted.items()}

@@ -7,10 +7,11 @@ ExpungeError
 ├── AccessError        a method asked for a part that it did not declare
 ├── ModelError         the model cannot be used: shape, weights, missing head
 ├── OutputError        a result cannot be written, or would overwrite one
-└── DivergedError      training produced numbers that are not finite
+├── DivergedError      training produced numbers that are not finite
+└── StoppedError       the user has stopped the work
 
 Each message says what was expected, what came, and where useful what to do. The command line prints it on
-one line and exits with 2.
+one line and exits with 2, or with 130 if the user has stopped it.
 """
 
 import difflib
@@ -47,6 +48,10 @@ class OutputError(ExpungeError):
 
 class DivergedError(ExpungeError):
     """Training produced a loss or weights that are not finite."""
+
+
+class StoppedError(ExpungeError):
+    """The user has stopped the work with Ctrl-C or SIGTERM; says whether and how it can go on."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

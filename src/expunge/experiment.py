@@ -32,7 +32,7 @@ from expunge.corruption import Corruption, make_task
 from expunge.data import PARTS, Count, Data, Part, Request, Split
 from expunge.datasets.digits import Digits
 from expunge.errors import SettingsError
-from expunge.files import new_folder
+from expunge.files import check_free, new_folder
 from expunge.finding import Finding
 from expunge.forgetting import check_takes_rows, run_method
 from expunge.methods.retrain import Retrain
@@ -41,7 +41,8 @@ from expunge.network import Network, rebuild
 from expunge.population import HERE, Member, Recipe, Workers, grow_both, mean_seconds
 from expunge.population import retrain as retrain
 from expunge.report.page import render
-from expunge.result import Bill, Picture, Result, environment, reached
+from expunge.result import Bill, Picture, Result, environment, findings_from_json, findings_to_json, reached
+from expunge.resume import resumable
 from expunge.runtime import Runtime
 from expunge.settings import build, describe, from_mapping, settings, to_mapping
 from expunge.training import Training, fit
@@ -165,11 +166,17 @@ def run(
     Raises:
         ExpungeError: Something that the caller can put right; nothing is left in `out`.
     """
+    check_free(out, overwrite=overwrite)
     runtime = runtime.fresh(seed=experiment.seed)
     task = make_task(experiment.dataset.load(), experiment.request, experiment.corruption, runtime)
     data, parts = task.data, task.asked
     check_takes_rows(experiment.method, parts, runtime, lambda: experiment.network.build(data))
-    with new_folder(out, overwrite=overwrite) as folder:
+    told = to_values(experiment, parts)
+    rows = (data.train, data.test)
+    with (
+        resumable(runtime, out, {"command": "run", **told}, rows) as runtime,
+        new_folder(out, overwrite=overwrite) as folder,
+    ):
         original = train(experiment.network, data, experiment.training, runtime)
         about = {"training": to_mapping(experiment.training)}
         save_model(original, folder / "original", data, about | corruption_values(experiment))
@@ -204,7 +211,7 @@ def run(
         result = judge(
             case,
             experiment.audits,
-            to_values(experiment, parts),
+            told,
             scores=experiment.corruption.score(case, task.corrupted)
             if experiment.corruption and task.corrupted
             else (),
@@ -260,7 +267,7 @@ def judge(
         access: What it read, if known.
         pictures: What the method left to show.
     """
-    findings = [*scores, *(finding for audit in audits for finding in audit(case))]
+    findings = [*scores, *(finding for audit in audits for finding in _ask(audit, case))]
     return Result(
         experiment=dict(told),
         label_names=case.split.label_names,
@@ -272,6 +279,15 @@ def judge(
         images=pictures,
         environment=environment(str(case.runtime.device)),
     )
+
+
+def _ask(audit: Audit, case: Case) -> list[Finding]:
+    """Return the findings of an audit, from the journal if it was done before the command was killed."""
+    journal = case.runtime.journal
+    if journal is None:
+        return audit(case)
+    text = journal.remembered(lambda: findings_to_json(audit(case)), "audit", describe(audit))
+    return findings_from_json(text)
 
 
 def to_values(experiment: Experiment, parts: Split) -> dict[str, Any]:

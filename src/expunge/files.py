@@ -1,22 +1,39 @@
-"""Files: every write is whole or not at all."""
+"""Files: every write is whole or not at all, and what a killed one left is put right by the next.
 
+A write goes to a hidden name beside its place, ``.NAME-new-…``, is synced, and takes its place by a rename. The hidden
+folder or file is locked as long as its process lives, and the system lets go of the lock however that process ends:
+what is not locked was left by a killed one. Two renames put a new folder in the place of an old one; a new folder was
+synced before the first of them, so one that was cut off between the two is finished later (see `settle`).
+
+Of several processes that do the same work the first alone writes; the others fill a folder that is thrown away.
+"""
+
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from expunge.errors import OutputError
 
+NEW, OLD = "-new-", "-old"
+"""In the hidden name of what is being written, and at the end of that of what is being replaced."""
+SUMS = "SHA256SUMS"
+"""Hashes of a folder's files, as ``sha256sum --check`` reads them."""
+
 
 def check_free(path: Path, *, overwrite: bool) -> None:
-    """Refuse a path that holds something already, or that cannot be written; nothing is changed.
+    """Refuse a path that holds something already, or that cannot be written; only leftovers are put right.
 
     Raises:
         OutputError: Something is there and `overwrite` is False, or the nearest existing folder is not writable.
     """
+    settle(path)
     if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
         raise OutputError(f"expected nothing at {path}, got an earlier result: choose another, or add --overwrite")
     parent = path.absolute().parent
@@ -26,6 +43,28 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"expected a folder that can be written, got {parent} for {path}")
 
 
+def settle(path: Path) -> None:
+    """Put right what killed writes of `path` left beside it; nothing of a living process is touched.
+
+    A replacement that was cut off between its two renames is finished: the new folder is whole by then. Whatever was
+    cut off before is removed.
+    """
+    path = path.absolute()
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        return
+    for old in path.parent.glob(f".{_literal(path.name)}{NEW}*{OLD}"):
+        new = old.with_name(old.name.removesuffix(OLD))
+        if new.exists() and not _dead(new):
+            continue
+        with suppress(FileNotFoundError):  # another process may be settling too
+            if not path.exists():
+                (new if new.exists() else old).rename(path)
+            _remove(old)
+    for left in path.parent.glob(f".{_literal(path.name)}{NEW}????????"):
+        if _dead(left):
+            _remove(left)
+
+
 @contextmanager
 def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a temporary folder beside `path` to fill; it takes the place of `path` at the end, or vanishes on error.
@@ -33,22 +72,27 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     Raises:
         OutputError: As `check_free`, or the disk is full.
     """
+    if _second():
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+        return
     check_free(path, overwrite=overwrite)
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.absolute().parent))
+        staging, lock = _stage(path)
     except OSError as error:
         raise OutputError(f"expected a folder that can be written, got {path}: {error.strerror}") from error
     try:
         yield staging
         staging.chmod(0o755)
-        for file in staging.rglob("*"):
+        for file in [*staging.rglob("*"), staging, staging.parent]:
             _sync(file)
         _replace(staging, path)
     except OSError as error:
         raise OutputError(f"expected to write {path}, got: {error.strerror or error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        os.close(lock)
 
 
 def write_text(path: Path, text: str, *, overwrite: bool) -> None:
@@ -57,23 +101,46 @@ def write_text(path: Path, text: str, *, overwrite: bool) -> None:
     Raises:
         OutputError: As `check_free`, or the disk is full.
     """
-    check_free(path, overwrite=overwrite)
-    staging = None
+    if not _second():
+        check_free(path, overwrite=overwrite)
+    with new_file(path) as staging:
+        staging.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give a temporary file beside `path` to write to; it replaces `path` at the end, or vanishes on error.
+
+    Raises:
+        OutputError: It cannot be written, or the disk is full.
+    """
+    if _second():
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch) / path.name
+        return
+    staging, handle = None, None
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.absolute().parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}{NEW}", dir=path.absolute().parent)
         staging = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield staging
         staging.chmod(0o644)
+        _sync(staging)
         staging.replace(path)
         _sync(path.absolute().parent)
     except OSError as error:
+        raise OutputError(f"expected to write {path}, got: {error.strerror or error}") from error
+    finally:
         if staging is not None:
             staging.unlink(missing_ok=True)
-        raise OutputError(f"expected to write {path}, got: {error.strerror or error}") from error
+        if handle is not None:
+            os.close(handle)
+
+
+def _second() -> bool:
+    """Return whether this is one of several processes that do the same, and not the first, which alone writes."""
+    return bool(rank_zero_only.rank)
 
 
 def file_hash(path: Path) -> str:
@@ -82,8 +149,53 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def write_sum(file: Path) -> None:
+    """Write the hash of a file into `SUMS` beside it."""
+    (file.parent / SUMS).write_text(f"{file_hash(file)}  {file.name}\n", encoding="utf-8")
+
+
+def as_written(file: Path, found: str) -> bool:
+    """Return whether a file's hash is the one in `SUMS` beside it; a file without one counts as it is."""
+    sums = file.parent / SUMS
+    told = sums.read_text(encoding="utf-8", errors="replace").split() if sums.is_file() else []
+    return file.name not in told or found in told
+
+
+def lock(path: Path) -> int | None:
+    """Lock a folder or file for this process until the returned handle is closed; None if another has locked it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _stage(path: Path) -> tuple[Path, int]:
+    while True:
+        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}{NEW}", dir=path.absolute().parent))
+        handle = lock(staging)
+        if handle is not None and staging.exists():
+            return staging, handle
+        if handle is not None:  # another process took it for a leftover before it was locked
+            os.close(handle)
+
+
+def _dead(path: Path) -> bool:
+    """Return whether the process that made a hidden folder or file is gone."""
+    try:
+        handle = lock(path)
+    except OSError:
+        return False
+    if handle is None:
+        return False
+    os.close(handle)
+    return True
+
+
 def _replace(staging: Path, path: Path) -> None:
-    old = staging.with_name(staging.name + "-old")
+    old = staging.with_name(staging.name + OLD)
     if path.exists():
         path.rename(old)
     try:
@@ -92,11 +204,20 @@ def _replace(staging: Path, path: Path) -> None:
         if old.exists():
             old.rename(path)
         raise
-    if old.is_dir():
-        shutil.rmtree(old)
-    else:
-        old.unlink(missing_ok=True)
     _sync(path.absolute().parent)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)  # another process may be settling too
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _literal(name: str) -> str:
+    """Return a name so that a glob takes it literally."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 def _sync(path: Path) -> None:

@@ -18,7 +18,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from expunge.case import Method
-from expunge.cost import Cost, peak_memory_bytes
+from expunge.cost import peak_memory_bytes
 from expunge.data import Access, Count, Part, Split
 from expunge.errors import DivergedError, ExpungeError, ModelError
 from expunge.network import copy_of
@@ -61,8 +61,8 @@ def run_method(
         DivergedError: The new model has weights that are not finite.
     """
     check_finite(model, "the original model")
-    runtime = runtime.fresh()
     access = Access(parts, method.reads, build)
+    runtime = replace(runtime.fresh(), counted=access.counted)
     name = type(method).__module__.rsplit(".", 1)[-1]
     try:
         new = method(model, access, runtime)
@@ -77,8 +77,8 @@ def run_method(
     return Forgotten(
         model=new.to(device_of(model)),
         method=describe(method),
-        access=access.counts(),
-        bill=bill(runtime.cost, runtime.device, epoch_flops(model, parts.input_size, rows)),
+        access=counts(access, runtime),
+        bill=bill(runtime, epoch_flops(model, parts.input_size, rows)),
         pictures=tuple(
             picture(kind, parts.label_names[index], images) for (kind, index), images in runtime.images.items()
         ),
@@ -118,7 +118,7 @@ def check_takes_rows(method: Method, parts: Split, runtime: Runtime, build: Call
     if not parts.request.rows:
         return
     sealed = replace(parts, parts={part: _SealedRows(rows) for part, rows in parts.parts.items()})
-    quiet = replace(runtime.fresh(), progress=silent)
+    quiet = replace(runtime.fresh(), progress=silent, journal=None)
     with quiet.seeded("trial"):
         network = build()
     with suppress(_ReadsError):
@@ -143,13 +143,23 @@ def check_finite(model: nn.Module, what: str) -> None:
             raise ModelError(f"expected finite weights in {what}, got NaN or infinity in {name!r}")
 
 
-def bill(cost: Cost, device: torch.device, per_epoch: int) -> Bill:
-    """Return a cost as it stands in a result."""
+def counts(access: Access, runtime: Runtime) -> dict[Part, Count]:
+    """Return how much of every part was read, by all processes together."""
+    for rows in access.counted.values():
+        rows.reads = int(runtime.total(rows.reads))
+        rows.seen = runtime.union(rows.seen)
+    return access.counts()
+
+
+def bill(runtime: Runtime, per_epoch: int) -> Bill:
+    """Return a cost as it stands in a result: operations of all processes, memory of the one that took most."""
+    cost, flops = runtime.cost, int(runtime.total(runtime.cost.flops))
     return Bill(
         seconds=dict(cost.seconds) | {"total": cost.total},
-        flops=cost.flops,
-        epoch_equivalents=cost.flops / per_epoch if per_epoch else None,
-        peak_memory_bytes=peak_memory_bytes(device),
+        flops=flops,
+        epoch_equivalents=flops / per_epoch if per_epoch else None,
+        peak_memory_bytes=int(runtime.highest(peak_memory_bytes(runtime.device))),
+        events=tuple(cost.events),
     )
 
 

@@ -12,14 +12,12 @@ from rich.table import Table
 if TYPE_CHECKING:
     from expunge.cache import Cache
     from expunge.population import Workers
-    from expunge.runtime import Runtime
 
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Machine")]
-PrecisionOption = Annotated[
-    str, typer.Option(help="32-true, bf16-mixed, 16-mixed or 64-true.", rich_help_panel="Machine")
-]
 SeedOption = Annotated[int, typer.Option(help="Seed of all random streams.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, predict time and memory from a few steps, and stop.")
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; dots reach into tables.")
 ]
@@ -69,6 +67,11 @@ class Output:
         if not self.quiet and not self.as_json:
             self.out.print(text, markup=False, highlight=False)
 
+    def note(self, text: str) -> None:
+        """Print a line on how the work goes, beside the results."""
+        if not self.quiet and not self.as_json:
+            typer.echo(f"expunge: {text}", err=True)
+
     def table(self, table: Table) -> None:
         """Print a table for a person."""
         if not self.quiet and not self.as_json:
@@ -78,16 +81,6 @@ class Output:
         """Print a value for a machine."""
         if self.as_json:
             sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
-
-
-def runtime_of(context: typer.Context, device: str, precision: str, seed: int) -> "Runtime":
-    """Return the runtime of a command, with progress on stderr unless it must be silent."""
-    from expunge.runtime import open_runtime
-    from expunge.terminal import Bars
-
-    output: Output = context.obj
-    bars = Bars(Console(stderr=True), quiet=output.quiet or output.as_json)
-    return open_runtime(device=device, precision=precision, seed=seed, progress=bars)
 
 
 def cache_of(no_cache: bool) -> "Cache | None":

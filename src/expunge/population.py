@@ -24,10 +24,11 @@ import torch
 from timm.models import get_model_args
 from torch import Tensor, nn
 
-from expunge.cache import Cache, fingerprint, weights_hash
+from expunge.cache import Cache
 from expunge.case import Dataset, Method
 from expunge.data import Data, Split
-from expunge.errors import SettingsError
+from expunge.errors import DivergedError, SettingsError
+from expunge.fingerprints import fingerprint, tensors_hash
 from expunge.forgetting import Forgotten, run_method
 from expunge.methods.retrain import Retrain
 from expunge.network import architecture, copy_of, rebuild
@@ -196,7 +197,7 @@ def member_key(recipe: Recipe, seed: int, runtime: Runtime, rows: str) -> dict[s
         "rows": rows,
         "request": None if recipe.method is None else to_mapping(recipe.parts.request),
         "network": {"name": name, "args": get_model_args(recipe.network) if name else None},
-        "frozen": weights_hash(frozen) if frozen else None,
+        "frozen": tensors_hash(frozen) if frozen else None,
         "training": to_mapping(recipe.training),
         "method": {"name": "train"} if recipe.method is None else describe(recipe.method),
         "seed": seed,
@@ -272,10 +273,12 @@ def _make(recipe: Recipe, start: nn.Module, runtime: Runtime, number: int) -> _M
         with runtime.seeded("train/init"):
             model = rebuild(start)()
         fit(model, recipe.data.train, runtime, recipe.training, stage="train")
-        seconds = runtime.cost.total
+        seconds, events = runtime.cost.total, tuple(runtime.cost.events)
     else:
         forgotten = run_method(recipe.method, start, recipe.parts, runtime, rebuild(start))
-        model, seconds = forgotten.model, forgotten.bill.seconds["total"]
+        model, seconds, events = forgotten.model, forgotten.bill.seconds["total"], forgotten.bill.events
+    if events:
+        raise DivergedError(f"expected model {number} to train as its recipe says, got: {events[0]}")
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     return _Made(number=number, weights=weights, seconds=seconds, threads=torch.get_num_threads())
 

@@ -37,6 +37,8 @@ class Bill:
     """The most memory in use by the process so far (on a GPU: on it)."""
     reused: int = 0
     """How many of the retrained models came from the cache."""
+    events: tuple[str, ...] = ()
+    """What went wrong while it forgot and was put right, a line each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,16 @@ def from_json(kind: type[T], text: str, source: str) -> T:
         raise DataError(
             f"expected a {kind.__name__} of schema {SCHEMA} in {source}, got {where}: {first['msg']}"
         ) from None
+
+
+def findings_to_json(findings: Sequence[Finding]) -> str:
+    """Return findings as JSON; every number is finite."""
+    return json.dumps([dataclasses.asdict(finding) for finding in findings], allow_nan=False)
+
+
+def findings_from_json(text: str) -> list[Finding]:
+    """Return the findings that a text of `findings_to_json` holds."""
+    return TypeAdapter(list[Finding]).validate_json(text, strict=True)
 
 
 def read(kind: type[T], path: Path) -> T:

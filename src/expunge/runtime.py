@@ -2,25 +2,26 @@
 
 import hashlib
 import math
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Bool, Int64, Shaped
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from expunge.cost import Cost
+from expunge.data import CountedRows, Part
 from expunge.errors import SettingsError
+from expunge.journal import Journal
+from expunge.processes import BATCH_NORMS, BatchNorm, Precision, Trainee, open_fabric, share
+from expunge.rehearsal import Rehearsal
 from expunge.rows import Indices, Rows
 
-Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Advance = Callable[[int], None]
 """Tells a progress display that so many more steps are done."""
 Progress = Callable[[str, int], Any]
@@ -31,6 +32,10 @@ Progress = Callable[[str, int], Any]
 def silent(stage: str, steps: int) -> Iterator[Advance]:
     """Show no progress."""
     yield lambda done: None
+
+
+def unheard(line: str) -> None:
+    """Say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +49,21 @@ class Runtime:
     fabric: Fabric
     precision: Precision = "32-true"
     """As the fabric was opened with."""
+    batch_norm: BatchNorm | None = None
+    """What batch normalisation takes its statistics from while several processes train; None refuses to choose."""
     seed: int = 0
     progress: Progress = silent
     cost: Cost = field(default_factory=Cost)
     images: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     """Inputs that a method made and leaves for the report, by what they are and the class they stand for."""
+    journal: Journal | None = None
+    """Where training keeps its progress; None keeps none."""
+    counted: Mapping[Part, CountedRows] = field(default_factory=dict)
+    """The rows that a method sees, whose reads belong to the progress of its training."""
+    rehearsal: Rehearsal | None = None
+    """Cuts every stage short and works out what it would take; None runs them in full."""
+    tell: Callable[[str], None] = unheard
+    """Says a line to the user while work runs."""
 
     @property
     def device(self) -> torch.device:
@@ -65,15 +80,21 @@ class Runtime:
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
     @contextmanager
-    def seeded(self, stream: str) -> Iterator[None]:
-        """Let code that draws from torch's global generators (initialisation, dropout) draw from a stream."""
+    def seeded(self, stream: str, *, apart: bool = False) -> Iterator[None]:
+        """Let code that draws from torch's global generators (initialisation, dropout) draw from a stream.
+
+        Args:
+            stream: Its name.
+            apart: Whether each process draws its own numbers, as for dropout in its own rows.
+        """
+        rank = self.fabric.global_rank
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.generator(stream).initial_seed() % 2**63)
+            torch.manual_seed(self.generator(f"{stream}/{rank}" if apart and rank else stream).initial_seed() % 2**63)
             yield
 
     def batches(
-        self, rows: Rows, size: int, *, epochs: int = 1, stream: str | None = None
+        self, rows: Rows, size: int, *, epochs: int = 1, stream: str | None = None, skip: int = 0
     ) -> Iterator[tuple[Shaped[Tensor, "rows ..."], Int64[Tensor, " rows"], float]]:
         """Yield this process's share of every batch, on the device, with its weight.
 
@@ -85,6 +106,7 @@ class Runtime:
             size: Rows per batch, over all processes.
             epochs: How often to go through them.
             stream: Random stream of the order, a new one each epoch; None keeps the order of the rows.
+            skip: The first so many batches are left out, and none of their rows is read.
 
         Yields:
             Inputs, labels, and the factor by which the mean loss over this share counts, so that the average over
@@ -92,14 +114,16 @@ class Runtime:
         """
         generator = None if stream is None else self.generator(stream)
         world = self.fabric.world_size
-        for _ in range(epochs):
+        starts = [*batch_starts(len(rows), size), len(rows)]
+        for epoch in range(epochs):
             order = (
                 np.arange(len(rows)) if generator is None else torch.randperm(len(rows), generator=generator).numpy()
             )
-            for start, end in pairwise([*batch_starts(len(rows), size), len(rows)]):
+            for start, end in pairwise(starts[max(0, skip - epoch * (len(starts) - 1)) :]):
                 share = self._share(order[start:end])
+                weight = len(share) * world / (end - start)
                 inputs, labels = rows.batch(share)
-                yield inputs.to(self.device), labels.to(self.device), len(share) * world / (end - start)
+                yield inputs.to(self.device), labels.to(self.device), weight
 
     def shares(self, rows: int, size: int) -> list[Indices]:
         """Return the indices of this process's share of every batch, for rows in order."""
@@ -108,22 +132,35 @@ class Runtime:
     def _share(self, chunk: Indices) -> Int64[np.ndarray, " share"]:
         return chunk[self.fabric.global_rank :: self.fabric.world_size]
 
-    def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Callable[[Tensor], Tensor], Any]:
-        """Return the model and optimiser made ready to train here. The weights stay those of `model`."""
-        network, stepper = self.fabric.setup(model, optimizer)
-        return (self.place(model), optimizer) if self._alone else (network, stepper)
+    def trainee(self, model: nn.Module) -> Trainee:
+        """Return a model made ready to be trained here, by all processes together.
+
+        Raises:
+            ModelError: As `share`.
+        """
+        converted = self.fabric.strategy.precision.convert_module(model.to(self.device))
+        if self.fabric.world_size == 1:
+            return Trainee(model=model, call=self.place(converted))
+        trained, prepared = share(converted, self.fabric, self.batch_norm)
+        return Trainee(model=trained, call=self._caller(prepared))
 
     @property
     def _alone(self) -> bool:
         """Whether one process trains without a scale of the loss: Fabric's wrappers would only cost time then."""
         return self.fabric.world_size == 1 and self.precision != "16-mixed"
 
+    def stepper(self, optimizer: torch.optim.Optimizer) -> Any:
+        """Return an optimiser made ready to step here."""
+        return optimizer if self._alone else self.fabric.setup_optimizers(optimizer)
+
     def place(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         """Return the model made ready to be called here, in the chosen precision, without an optimiser.
 
         Outputs come in the precision of the weights, so that a loss is not computed in half precision.
         """
-        model.to(self.device)
+        return self._caller(model.to(self.device))
+
+    def _caller(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         dtype = next(model.parameters()).dtype
         autocast = self.fabric.autocast if self.precision.endswith("mixed") else nullcontext
 
@@ -149,18 +186,9 @@ class Runtime:
             rows: Number of rows in all.
             size: Batch size that the shares came from.
         """
-        rank, world = self.fabric.global_rank, self.fabric.world_size
-        if world == 1:
+        if self.fabric.world_size == 1:
             return values
-        chunks = np.array_split(np.arange(rows), batch_starts(rows, size)[1:])
-        owners = [np.concatenate([chunk[process::world] for chunk in chunks]) for process in range(world)]
-        padded = values.new_zeros((max(map(len, owners)), *values.shape[1:]))
-        padded[: len(owners[rank])] = values
-        gathered = self.fabric.all_gather(padded)
-        result = values.new_empty((rows, *values.shape[1:]))
-        for process, owned in enumerate(owners):
-            result[torch.from_numpy(owned)] = gathered[process][: len(owned)]
-        return result
+        return self.assemble(values, np.concatenate(self.shares(rows, size)), rows)
 
     def assemble(
         self, values: Shaped[Tensor, "share ..."], places: Int64[np.ndarray, " share"], rows: int
@@ -174,42 +202,74 @@ class Runtime:
             return summed
         return result
 
+    def stoppable(self) -> AbstractContextManager[None]:
+        """Let a request to stop wait until the work inside has kept its progress."""
+        return nullcontext() if self.journal is None else self.journal.work()
+
+    def total(self, value: float | int) -> float:
+        """Return the sum of a number over all processes."""
+        return self._over_processes(value, "sum")
+
+    def highest(self, value: float | int) -> float:
+        """Return the highest of a number over all processes."""
+        return self._over_processes(value, "max")
+
+    def union(self, flags: Bool[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
+        """Return which of some flags are set in any process."""
+        if self.fabric.world_size == 1:
+            return flags
+        reduced = self.fabric.all_reduce(torch.from_numpy(flags).to(self.device, torch.uint8), reduce_op="max")
+        assert isinstance(reduced, Tensor)  # noqa: S101
+        return reduced.cpu().numpy().astype(bool)
+
+    def _over_processes(self, value: float | int, how: str) -> float:
+        if self.fabric.world_size == 1:
+            return float(value)
+        reduced = self.fabric.all_reduce(torch.tensor(value, dtype=torch.float64, device=self.device), reduce_op=how)
+        assert isinstance(reduced, Tensor)  # noqa: S101
+        return reduced.item()
+
     @contextmanager
     def stage(self, name: str, steps: int) -> Iterator[Advance]:
         """Time a stage and show its progress."""
+        if self.rehearsal is not None:
+            with self.rehearsal.stage(name, steps, self.cost, self.device) as rehearse:
+                yield rehearse
+            return
         with self.progress(name, steps) as advance, self.cost.stage(name, self.device):
             yield advance
 
 
 def open_runtime(
-    *, device: str = "auto", precision: str = "32-true", seed: int = 0, progress: Progress = silent
+    *,
+    device: str = "auto",
+    precision: str = "32-true",
+    seed: int = 0,
+    progress: Progress = silent,
+    devices: int = 1,
+    num_nodes: int = 1,
+    strategy: str = "ddp",
+    batch_norm: str | None = None,
 ) -> Runtime:
-    """Return the runtime of this process.
+    """Return the runtime of this process, when all processes have joined.
 
     Args:
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
         precision: As Lightning Fabric names it.
         seed: Seed of all random streams.
         progress: How to show progress.
+        devices: Processes on each machine.
+        num_nodes: Machines.
+        strategy: ``ddp`` or ``fsdp``; see `open_fabric`.
+        batch_norm: ``local`` or ``sync``; see `share`.
 
     Raises:
-        SettingsError: The device is unknown or not there, or the precision is unknown.
+        SettingsError: Something is unknown, not there, or does not go together.
     """
-    if precision not in PRECISIONS:
-        raise SettingsError(f"expected a precision {', '.join(PRECISIONS)}, got {precision!r}")
-    kind, _, number = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
-        raise SettingsError(f"expected a device auto, cpu, cuda or cuda:N, got {device!r}")
-    available = torch.cuda.device_count()
-    if kind == "cuda" and int(number or 0) >= available:
-        raise SettingsError(f"expected a CUDA device for {device!r}, got {available} on this machine: use --device cpu")
-    if kind == "auto":
-        kind = "cuda" if available else "cpu"
-    if not available:
-        # a PyTorch built for CUDA looks for a driver at every step of Adam unless it is told that there is no GPU
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-    fabric = Fabric(accelerator=kind, devices=[int(number or 0)] if kind == "cuda" else 1, precision=precision)
-    return Runtime(fabric=fabric, precision=precision, seed=seed, progress=progress)
+    if batch_norm is not None and batch_norm not in BATCH_NORMS:
+        raise SettingsError(f"expected --batch-norm {' or '.join(BATCH_NORMS)}, got {batch_norm!r}")
+    fabric = open_fabric(device=device, precision=precision, devices=devices, num_nodes=num_nodes, strategy=strategy)
+    return Runtime(fabric=fabric, precision=precision, batch_norm=batch_norm, seed=seed, progress=progress)  # type: ignore[arg-type]
 
 
 def batch_starts(rows: int, size: int) -> list[int]:

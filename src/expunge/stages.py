@@ -1,5 +1,6 @@
 """Stages: each step of the story from folder to folder, as the commands run it."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from expunge.cache import Cache
 from expunge.case import Adaptable, Audit, Dataset, Method, open_case
 from expunge.checkpoint import Checkpoint, load_model, save_model
 from expunge.corruption import make_task
+from expunge.cost import Cost
 from expunge.data import Data, Request, Split, split
 from expunge.errors import DataError, ModelError
 from expunge.experiment import (
@@ -28,12 +30,17 @@ from expunge.forgetting import Forgotten, check_takes_rows, run_method
 from expunge.methods.retrain import Retrain
 from expunge.network import Network, architecture, rebuild
 from expunge.population import HERE, Member, Recipe, Workers, grow, grow_both
+from expunge.rehearsal import Forecast, Rehearsal
 from expunge.result import Record, Result, read
+from expunge.resume import resumable
+from expunge.rows import TakenRows
 from expunge.runtime import Runtime
 from expunge.settings import describe, from_mapping, to_mapping
 from expunge.training import Training, predict
 
 RECORD = "forget.json"
+PREDICTED = 512
+"""Rows of a step of prediction in a rehearsal: as many as `predict` takes at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +51,8 @@ class Trained:
     test_accuracy: float | None
     """Share of test rows that it gets right; None without test rows."""
     seconds: float
+    events: tuple[str, ...] = ()
+    """What went wrong and was put right, a line each."""
 
 
 def train_folder(
@@ -56,14 +65,54 @@ def train_folder(
     """
     check_free(out, overwrite=overwrite)
     data = dataset.load()
+    told = {"command": "train", "dataset": describe(dataset), "network": to_mapping(network)}
+    told |= {"training": to_mapping(training)}
+    with resumable(runtime, out, told, (data.train,)) as runtime:
+        model = train(network, data, training, runtime)
+        accuracy = None
+        if len(data.test):
+            logits, labels = predict(model, data.test, runtime)
+            accuracy = (logits.argmax(1) == labels).double().mean().item()
+        with new_folder(out, overwrite=overwrite) as folder:
+            save_model(model, folder, data, {"training": to_mapping(training)})
+    return Trained(
+        model=model, test_accuracy=accuracy, seconds=runtime.cost.seconds["train"], events=tuple(runtime.cost.events)
+    )
+
+
+def rehearse_training(
+    dataset: Dataset, network: Network, training: Training, out: Path, runtime: Runtime, *, overwrite: bool
+) -> tuple[Data, Forecast]:
+    """Return the data and what `train_folder` would take; nothing is written.
+
+    Raises:
+        ExpungeError: As `train_folder`.
+    """
+    check_free(out, overwrite=overwrite)
+    begun, rehearsal = time.perf_counter(), Rehearsal()
+    runtime = replace(runtime.fresh(), rehearsal=rehearsal)
+    data = dataset.load()
     model = train(network, data, training, runtime)
-    accuracy = None
     if len(data.test):
-        logits, labels = predict(model, data.test, runtime)
-        accuracy = (logits.argmax(1) == labels).double().mean().item()
-    with new_folder(out, overwrite=overwrite) as folder:
-        save_model(model, folder, data, {"training": to_mapping(training)})
-    return Trained(model=model, test_accuracy=accuracy, seconds=runtime.cost.seconds["train"])
+        shares = runtime.shares(len(data.test), PREDICTED)
+        with runtime.stage("predict", len(shares)) as advance:
+            for share in shares:
+                predict(model, TakenRows(data.test, share), runtime)
+                advance(1)
+    return data, rehearsal.forecast(time.perf_counter() - begun, runtime.cost, runtime.device)
+
+
+def rehearse_forgetting(plan: "Plan", runtime: Runtime) -> Forecast:
+    """Return what `forget_folder` would take; nothing is written.
+
+    Raises:
+        ExpungeError: As `forget_folder`.
+    """
+    begun, rehearsal = time.perf_counter(), Rehearsal()
+    model = plan.checkpoint.model
+    forgotten = run_method(plan.method, model, plan.parts, replace(runtime, rehearsal=rehearsal), rebuild(model))
+    cost = Cost(flops=forgotten.bill.flops)
+    return rehearsal.forecast(time.perf_counter() - begun, cost, runtime.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +157,15 @@ def forget_folder(plan: Plan, runtime: Runtime) -> Forgotten:
         ExpungeError: Something that the caller can put right; nothing is written.
     """
     model = plan.checkpoint.model
-    forgotten = run_method(plan.method, model, plan.parts, runtime, rebuild(model))
     about = entry(plan.method, plan.parts, plan.seed)
-    record = Record(experiment=about, cost=forgotten.bill, access=as_reads(forgotten.access), images=forgotten.pictures)
-    with new_folder(plan.out, overwrite=plan.overwrite) as folder:
-        save_model(forgotten.model, folder, plan.data, plan.checkpoint.child(about))
-        (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
+    told = {"command": "forget", "parent": plan.checkpoint.hash, **about}
+    with resumable(runtime, plan.out, told, (plan.data.train,)) as runtime:
+        forgotten = run_method(plan.method, model, plan.parts, runtime, rebuild(model))
+        reads = as_reads(forgotten.access)
+        record = Record(experiment=about, cost=forgotten.bill, access=reads, images=forgotten.pictures)
+        with new_folder(plan.out, overwrite=plan.overwrite) as folder:
+            save_model(forgotten.model, folder, plan.data, plan.checkpoint.child(about))
+            (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
     return forgotten
 
 
@@ -145,13 +197,7 @@ def audit_folders(
     original, unlearned, *given = (load_model(path) for path in (original_dir, unlearned_dir, *retrained_dirs))
     data = load_for(original, dataset)
     parts = split(data, request)
-    grown: list[Member] = []
-    if references:
-        recipe = replace(_recipe(original, original_dir, dataset, data, parts), stacked=stacked)
-        grown = grow(recipe, references, runtime, cache=cache, workers=workers)
-    retrained = [*(other.model for other in given), *(member.model for member in grown)]
     record = read(Record, unlearned_dir / RECORD) if (unlearned_dir / RECORD).exists() else None
-    case = open_case(parts, original.model, unlearned.model, retrained, runtime)
     told: dict[str, Any] = {
         "dataset": describe(dataset),
         "network": {"name": architecture(original.model)},
@@ -159,7 +205,7 @@ def audit_folders(
         "request": request_values(parts),
         "method": record.experiment["method"] if record else None,
         "audits": [describe(audit) for audit in audits],
-        "references": len(retrained),
+        "references": references + len(given),
         "stacked": stacked,
         "seed": runtime.seed,
     }
@@ -168,10 +214,19 @@ def audit_folders(
             f"expected the request that {unlearned_dir} was made for, {record.experiment['request']}, "
             f"got {told['request']}"
         )
-    result = judge(case, audits, told, pictures=record.images if record else ())
-    if record:
-        result = replace(result, cost=with_retraining(record.cost, grown), access=record.access)
-    write_text(out, result.to_json(), overwrite=overwrite)
+    models = [one.hash for one in (original, unlearned, *given)]
+    key = {"command": "audit", "models": models, **told}
+    with resumable(runtime, out, key, (data.train, data.test)) as runtime:
+        grown: list[Member] = []
+        if references:
+            recipe = replace(_recipe(original, original_dir, dataset, data, parts), stacked=stacked)
+            grown = grow(recipe, references, runtime, cache=cache, workers=workers)
+        retrained = [*(other.model for other in given), *(member.model for member in grown)]
+        case = open_case(parts, original.model, unlearned.model, retrained, runtime)
+        result = judge(case, audits, told, pictures=record.images if record else ())
+        if record:
+            result = replace(result, cost=with_retraining(record.cost, grown), access=record.access)
+        write_text(out, result.to_json(), overwrite=overwrite)
     return result
 
 

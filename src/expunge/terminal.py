@@ -14,6 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from expunge.cache import Listed
     from expunge.finding import Finding, Interval
+    from expunge.rehearsal import Forecast
     from expunge.result import Result
 
 PATIENCE = 0.7
@@ -60,6 +61,15 @@ class Bars:
             bar.stop()
         if self._shown and started:
             self._console.print(Text(f"{stage:<12} {time.perf_counter() - begun:6.1f} s", style="dim"))
+
+
+def in_words(forecast: "Forecast") -> str:
+    """Return what work is expected to take, a line for each stage and one for all."""
+    lines = [
+        f"  {stage:<12} {forecast.seconds[stage]:8.1f} s  {steps:7} steps" for stage, steps in forecast.steps.items()
+    ]
+    total = f"  {'in all':<12} {forecast.seconds['total']:8.1f} s  {forecast.flops:.2e} operations, "
+    return "\n".join([*lines, total + f"{forecast.peak_memory_bytes / 2**20:.0f} MiB at the peak"])
 
 
 def findings_table(result: "Result", *, wide: bool) -> Table:

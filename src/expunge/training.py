@@ -11,10 +11,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.errors import DivergedError
+from expunge.course import TRIES, Course, weights_of
+from expunge.fingerprints import tensors_hash
 from expunge.rows import Indices, Rows
 from expunge.runtime import Runtime, count_batches
-from expunge.settings import settings
+from expunge.settings import settings, to_mapping
 from expunge.taps import Tap, tapped
 
 Positive = Annotated[float, Gt(0)]
@@ -56,6 +57,9 @@ def fit(
 ) -> None:
     """Train a model in place on rows. Weights that are frozen stay as they are.
 
+    A training that diverges goes back and on at half the rate, and one that was killed goes on from the runtime's
+    journal (see `expunge.course`); neither does if its steps are watched.
+
     Args:
         model: Returns logits (rows, classes). Left on the runtime's device, in the mode that it came in, with no
             gradients.
@@ -66,34 +70,59 @@ def fit(
         after_step: Called after every step, to watch the model as it is then; it must leave it so.
 
     Raises:
-        DivergedError: A loss was not finite; the model is then not usable.
+        DivergedError: The loss was not finite, at lower rates neither; the model is then not usable.
+        KeyboardInterrupt: The user has asked to stop; progress is kept.
     """
     was_training = model.training
     model.to(runtime.device).train()
-    optimizer = make_optimizer(model, training)
+    name = None if after_step else _name(model, rows, runtime, training, stage)
+    trainee = runtime.trainee(model)
+    optimizer = make_optimizer(trainee.model, training)
     steps = count_batches(len(rows), training.batch_size, training.epochs)
     schedule = make_schedule(optimizer, training, steps)
-    network, stepper = runtime.setup(model, optimizer)
-    total = torch.zeros((), device=runtime.device)
+    network, stepper = trainee.call, runtime.stepper(optimizer)
     trainable = sum(weight.requires_grad for weight in model.parameters())
-    with runtime.seeded(f"{stage}/dropout"), runtime.stage(stage, steps) as advance:
-        batches = runtime.batches(rows, training.batch_size, epochs=training.epochs, stream=f"{stage}/order")
-        for inputs, labels, weight in batches:
-            with runtime.cost.step(("fit", trainable), len(inputs)):
-                loss = functional.cross_entropy(network(inputs), labels)
-                stepper.zero_grad()
-                # multiplying by one would cost a node of the graph at every step of a single process
-                runtime.backward(loss if weight == 1 else loss * weight)
-            stepper.step()
-            schedule.step()
-            total += loss.detach()
-            if after_step is not None:
-                after_step()
-            advance(1)
-        if not total.isfinite():
-            raise DivergedError(f"expected a finite loss in {stage}, got {total.item()}: lower the learning rate")
+    with runtime.seeded(f"{stage}/dropout", apart=True), runtime.stage(stage, steps) as advance, runtime.stoppable():
+        course = Course(
+            model=trainee.model,
+            optimizer=optimizer,
+            schedule=schedule,
+            runtime=runtime,
+            stage=stage,
+            steps=steps,
+            name=name,
+            tries=0 if after_step else TRIES,
+        )
+        advance(course.done)
+        while course.done < steps:
+            for inputs, labels, weight in runtime.batches(
+                rows, training.batch_size, epochs=training.epochs, stream=f"{stage}/order", skip=course.done
+            ):
+                if not len(inputs):  # a process without a share of this batch still takes part in the step
+                    inputs, labels = inputs.new_zeros(1, *inputs.shape[1:]), labels.new_zeros(1)
+                with runtime.cost.step(("fit", trainable), len(inputs)):
+                    loss = functional.cross_entropy(network(inputs), labels)
+                    stepper.zero_grad()
+                    # multiplying by one would cost a node of the graph at every step of a single process
+                    runtime.backward(loss if weight == 1 else loss * weight)
+                stepper.step()
+                schedule.step()
+                if after_step is not None:
+                    after_step()
+                advance(1)
+                if not course.step(loss.detach()):
+                    break
+    trainee.put_into(model)
     model.zero_grad(set_to_none=True)
     model.train(was_training)
+
+
+def _name(model: nn.Module, rows: Rows, runtime: Runtime, training: Training, stage: str) -> str | None:
+    """Return the name of a training in the journal: by what it starts from and how it goes."""
+    if runtime.journal is None:
+        return None
+    start = tensors_hash(weights_of(model))
+    return runtime.journal.name("fit", stage, runtime.seed, to_mapping(training), len(rows), start)
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:

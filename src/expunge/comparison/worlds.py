@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from expunge.cache import Cache, fingerprint
+from expunge.cache import Cache
 from expunge.case import Case, Evidence, gather
 from expunge.cost import peak_memory_bytes
 from expunge.data import Data, Split
 from expunge.experiment import Experiment, judge, recipe_for, train, with_retraining
+from expunge.fingerprints import fingerprint
 from expunge.forgetting import epoch_flops, run_method
 from expunge.methods.retrain import Retrain
 from expunge.network import copy_of, rebuild

@@ -1,0 +1,43 @@
+"""Fingerprints: hashes of rows and of tensors, by their content."""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expunge.rows import Rows
+
+
+def fingerprint(rows: Rows, size: int = 512) -> str:
+    """Return the SHA-256 of the inputs and labels of all rows, in their order. Every row is read once."""
+    digest = hashlib.sha256()
+    indices = np.arange(len(rows))
+    for start in range(0, len(rows), size):
+        for tensor in rows.batch(indices[start : start + size]):
+            digest.update(_content(tensor))
+    return digest.hexdigest()
+
+
+def glance(rows: Rows, most: int = 1000) -> str:
+    """Return the SHA-256 of all labels and of the inputs of at most so many rows, evenly spaced."""
+    digest = hashlib.sha256(np.ascontiguousarray(rows.labels).tobytes())
+    if len(rows):
+        chosen = np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64))
+        for start in range(0, len(chosen), 100):
+            digest.update(_content(rows.batch(chosen[start : start + 100])[0]))
+    return digest.hexdigest()
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of named tensors."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode() + b" " + _content(value))
+    return digest.hexdigest()
+
+
+def _content(tensor: Tensor) -> bytes:
+    content = tensor.detach().cpu().contiguous()
+    return f"{content.dtype} {tuple(content.shape)}".encode() + content.flatten().view(torch.uint8).numpy().tobytes()
