@@ -16,13 +16,13 @@ import torch
 from conftest import Toy
 from expunge import population
 from expunge.cache import ENTRY, Cache, fingerprint, name_of
-from expunge.checkpoint import WEIGHTS
 from expunge.data import Request, split
 from expunge.datasets.shapes import Shapes
 from expunge.errors import OutputError, SettingsError
 from expunge.experiment import with_retraining
 from expunge.methods.head_mask import HeadMask
 from expunge.methods.retrain import Retrain
+from expunge.model_files import WEIGHTS
 from expunge.network import copy_of, rebuild
 from expunge.population import (
     Member,
