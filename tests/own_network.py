@@ -9,7 +9,12 @@ class Own(nn.Module):
     def __init__(self, classes: int, inputs: int, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Flatten(), nn.Linear(inputs, width), nn.GroupNorm(2, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+            nn.Flatten(),
+            nn.Linear(inputs, width),
+            nn.GroupNorm(2, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
         )
         self.head = nn.Linear(width, classes)
 

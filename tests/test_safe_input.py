@@ -63,7 +63,9 @@ def test_a_pickle_is_refused_and_not_run(name: str, tmp_path: Path, capsys: pyte
 def test_a_folder_with_a_pickle_alone_says_how_to_convert_it(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save({"weight": Bomb(folder / "mark")}, folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"without model.safetensors, but a pickle, .*`expunge convert .*pytorch_model"):
+    with pytest.raises(
+        ModelError, match=r"without model.safetensors, but a pickle, .*`expunge convert .*pytorch_model"
+    ):
         load_model(folder)
     assert not (folder / "mark").exists()
 
@@ -74,7 +76,9 @@ def test_weights_of_a_stranger_become_a_model_folder(tmp_path: Path, capsys: pyt
     save_file(weights, tmp_path / "plain.safetensors")
     torch.save(weights, tmp_path / "plain.pth")
     torch.save(weights, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    torch.save({"epoch": 3, "state_dict": {f"module.{key}": value for key, value in weights.items()}}, tmp_path / "a.pt")
+    torch.save(
+        {"epoch": 3, "state_dict": {f"module.{key}": value for key, value in weights.items()}}, tmp_path / "a.pt"
+    )
     for file in ("plain.safetensors", "plain.pth", "old.pth", "a.pt"):
         words = ["convert", str(tmp_path / file), "--network", "own_network:build", "--set", "network.args.width=8"]
         words += [] if file.endswith("safetensors") else ["--allow-pickle"]
@@ -189,7 +193,10 @@ def test_a_hostile_folder_is_refused_before_memory_is_taken(name: str, folder: P
 def test_a_configuration_of_transformers_brings_no_code_and_no_other_librarys_models(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     for config, message in (
-        ({"model_type": "vit", "auto_map": {"AutoConfig": "evil.Config"}}, "got 'auto_map', which loads something else"),
+        (
+            {"model_type": "vit", "auto_map": {"AutoConfig": "evil.Config"}},
+            "got 'auto_map', which loads something else",
+        ),
         ({"model_type": "timm_wrapper", "architecture_": "x"}, "expected an image classifier of transformers"),
         ({"model_type": "vit", "hidden_size": 10**9}, "expected hidden_size of at most 65536"),
         ({"model_type": "vit", "hidden_size": 65_532, "num_hidden_layers": 1}, "expected .* numbers in the weights"),

@@ -165,9 +165,7 @@ def train(
 @app.command()
 def forget(
     context: typer.Context,
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Folder of the original, or hf-hub:USER/NAME.")
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder of the original, or hf-hub:USER/NAME.")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Model folder to make.")],
     classes: ClassesOption = None,
