@@ -194,9 +194,7 @@ def test_a_head_that_is_a_convolution_is_refused_in_one_line_and_needs_none_to_f
     runtime, parts = open_runtime(device="cpu"), split(data, Request(classes=(1,)))
     model = network.build(data)
     for attempt in (lambda: find_head(model, 4), lambda: headed(model, parts, "drop")):
-        with pytest.raises(
-            ModelError, match="expected a linear layer with 4 outputs, got none in SqueezeNet, but a conv"
-        ):
+        with pytest.raises(ModelError, match="expected a linear layer with 4 outputs, got none in SqueezeNet, but a"):
             attempt()
     made = run_method(Unsir(steps=1, noise_steps=1, repair_epochs=0), model, parts, runtime, rebuild(model))
     case = open_case(parts, model, made.model, [], runtime)
@@ -207,7 +205,5 @@ def test_a_builder_that_takes_no_number_of_classes_keeps_its_head() -> None:
     model = Network(name="own_network:fixed").build(data_for(Network(name="own_network:fixed")))
     parts = split(data_for(Network()), Request(classes=(1,)))
     assert headed(model, parts, "keep") is model
-    with pytest.raises(
-        ExpungeError, match="expected a builder that takes num_classes, to build 3 outputs, got own_net"
-    ):
+    with pytest.raises(ExpungeError, match="expected a builder that takes num_classes, to build 3 outputs, got own_"):
         headed(model, parts, "drop")

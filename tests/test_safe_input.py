@@ -63,9 +63,7 @@ def test_a_pickle_is_refused_and_not_run(name: str, tmp_path: Path, capsys: pyte
 def test_a_folder_with_a_pickle_alone_says_how_to_convert_it(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save({"weight": Bomb(folder / "mark")}, folder / "pytorch_model.bin")
-    with pytest.raises(
-        ModelError, match=r"without model.safetensors, but a pickle, .*`expunge convert .*pytorch_model"
-    ):
+    with pytest.raises(ModelError, match=r"without model.safetensors, but a pickle, .*`expunge convert .*pytorch_"):
         load_model(folder)
     assert not (folder / "mark").exists()
 
