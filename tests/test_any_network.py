@@ -1,6 +1,7 @@
 """Networks of every kind: trained, kept in a folder, made to forget, with and without the output, and audited."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 from expunge.audits.accuracy import Accuracy
 from expunge.audits.prediction import Prediction
 from expunge.blueprint import blueprint_of
-from expunge.case import open_case
+from expunge.case import Method, open_case
 from expunge.checkpoint import load_model, save_model
 from expunge.data import Data, Request, split
 from expunge.datasets.shapes import Shapes
@@ -47,11 +48,11 @@ NETWORKS: dict[str, tuple[Network, type[nn.Module]]] = {
     "the user's own": (Network(name="own_network:build"), nn.GroupNorm),
     "no normalisation": (Network(name="mlp", args={"width": 32}), nn.Linear),
 }
-METHODS = {
-    "unsir": Unsir(steps=3, noise_steps=3, repair_epochs=1),
-    "dissolve": Dissolve(steps=8, agreement=0.2, tries=8),
-    "finetune": Finetune(steps=3, repair_epochs=1),
-}
+METHODS: tuple[Method, ...] = (
+    Unsir(steps=3, noise_steps=3, repair_epochs=1),
+    Dissolve(steps=8, agreement=0.2, tries=8),
+    Finetune(steps=3, repair_epochs=1),
+)
 
 
 def data_for(network: Network) -> Data:
@@ -84,7 +85,7 @@ def test_is_trained_kept_made_to_forget_and_audited(name: str, tmp_path: Path) -
     assert not torch.equal(head.weight, fresh.weight)
 
     parts = split(data, Request(classes=(1,)))
-    for method in METHODS.values():
+    for method in METHODS:
         made = run_method(method, loaded.model, parts, runtime, rebuild(loaded.model))
         assert made.access["forget"].reads == 0
         for choice in ("keep", "drop"):
@@ -193,7 +194,11 @@ def test_a_head_that_is_a_convolution_is_refused_in_one_line_and_needs_none_to_f
     data = Shapes(classes=4, size=32, channels=3, train_rows=60, test_rows=20).load()
     runtime, parts = open_runtime(device="cpu"), split(data, Request(classes=(1,)))
     model = network.build(data)
-    for attempt in (lambda: find_head(model, 4), lambda: headed(model, parts, "drop")):
+    attempts: tuple[Callable[[], nn.Module], ...] = (
+        lambda: find_head(model, 4),
+        lambda: headed(model, parts, "drop"),
+    )
+    for attempt in attempts:
         with pytest.raises(ModelError, match="expected a linear layer with 4 outputs, got none in SqueezeNet, but a"):
             attempt()
     made = run_method(Unsir(steps=1, noise_steps=1, repair_epochs=0), model, parts, runtime, rebuild(model))

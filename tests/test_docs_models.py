@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch.utils.data import TensorDataset
 
+from expunge.audits.accuracy import Accuracy
 from images import make_folder
 from test_cli import call
 
@@ -26,6 +27,7 @@ def test_every_recipe_works(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr("expunge.experiment.DEFAULT_AUDITS", (Accuracy(),))  # the others have tests of their own
     make_folder(tmp_path / "photos", classes=("cat", "dog", "owl"), per_class=10)
     torch.save(torchvision.models.mobilenet_v3_small(num_classes=3).state_dict(), "model.pth")
     own, python = blocks("python")
