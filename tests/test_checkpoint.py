@@ -74,15 +74,15 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (truncate, "expected a whole model.safetensors in .*, got a damaged one"),
     "no JSON": (
         lambda path: (path / "config.json").write_text("{"),
-        "expected timm's config.json in .*, got a damaged",
+        "expected a JSON object in .*config.json, got a damaged",
     ),
     "a list": (
         lambda path: (path / "config.json").write_text("[]"),
-        "expected timm's config.json in .*, got a damaged",
+        "expected a JSON object in .*config.json, got a damaged",
     ),
     "other network": (
         lambda path: change_config(path, lambda config: config.update(architecture="smal_cnn")),
-        r"expected an architecture that timm has, got 'smal_cnn' in .* \(did you mean 'small_cnn'\?\)",
+        r"expected a network that timm has, got 'smal_cnn' \(did you mean 'small_cnn'\?\), in ",
     ),
     "other shape": (
         lambda path: change_weights(path, lambda weights: weights.update({"head.bias": torch.zeros(9)})),
@@ -118,5 +118,5 @@ def test_a_pickle_in_the_place_of_weights_is_not_read(folder: Path) -> None:
 
 
 def test_a_network_that_timm_cannot_build_again_is_not_written(toy: Toy, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="expected a network that timm can build again, got Linear"):
+    with pytest.raises(ModelError, match="expected a network whose name and arguments are known, got Linear"):
         save_model(nn.Linear(2, 2), tmp_path / "model", toy.data, {})

@@ -16,7 +16,6 @@ import torch
 from conftest import Toy
 from expunge import population
 from expunge.cache import ENTRY, Cache, name_of
-from expunge.checkpoint import WEIGHTS
 from expunge.data import Request, split
 from expunge.datasets.shapes import Shapes
 from expunge.errors import OutputError, SettingsError
@@ -24,6 +23,7 @@ from expunge.experiment import with_retraining
 from expunge.fingerprints import fingerprint
 from expunge.methods.head_mask import HeadMask
 from expunge.methods.retrain import Retrain
+from expunge.model_files import WEIGHTS
 from expunge.network import copy_of, rebuild
 from expunge.population import (
     Member,

@@ -1,10 +1,10 @@
 """The Python interface: forget and audit, on any network and any data."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -12,8 +12,10 @@ from expunge.case import Audit, Method, open_case
 from expunge.data import Data, Request, Split, split
 from expunge.errors import ModelError
 from expunge.experiment import DEFAULT_AUDITS, judge, request_values
-from expunge.forgetting import Forgotten, run_method
+from expunge.forgetting import Forgotten, KeepOrDrop, headed, run_method
+from expunge.hugging_face import Logits, bare, is_pretrained
 from expunge.network import rebuild
+from expunge.outputs import count_outputs
 from expunge.result import Result
 from expunge.rows import Rows, TakenRows, as_rows
 from expunge.runtime import Progress, Runtime, open_runtime, silent
@@ -33,6 +35,7 @@ def forget(
     labels: Iterable[int] | None = None,
     label_names: Sequence[str] | None = None,
     build: Callable[[], nn.Module] | None = None,
+    head: KeepOrDrop = "keep",
     device: str = "auto",
     precision: str = "32-true",
     seed: int = 0,
@@ -41,7 +44,7 @@ def forget(
     """Return a model that has forgotten classes or rows, with what that cost and read; `model` is left as it is.
 
     Args:
-        model: Maps inputs (rows, ...) to logits (rows, classes).
+        model: Maps inputs (rows, ...) to logits (rows, classes), or is an image classifier of transformers.
         train: The training rows; the method sees only the parts that it declares.
         classes: Classes to forget, by index or name.
         rows: Or single rows of `train` to forget, by index.
@@ -50,6 +53,8 @@ def forget(
         label_names: Names of the classes; without them, their indices.
         build: Makes the network anew with random weights, for methods that start afresh; without it, timm's factory
             or the modules' ``reset_parameters``.
+        head: Whether the last layer keeps the outputs of forgotten classes; ``drop`` gives a model without them, whose
+            outputs are the other classes, in their order.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: As Lightning Fabric names it.
         seed: Seed of all random streams.
@@ -59,9 +64,13 @@ def forget(
         ExpungeError: Something that the caller can put right.
     """
     runtime = open_runtime(device=device, precision=precision, seed=seed, progress=progress)
+    model = _giving_logits(model)
     parts = _split(model, as_rows(train, labels), None, classes, rows, label_names)
     chosen: Method = build_settings("methods", {"name": method}) if isinstance(method, str) else method
-    return run_method(chosen, model, parts, runtime, build or rebuild(model))
+    fresh = rebuild(model) if build is None else lambda: _giving_logits(build())
+    headed(model, parts, head)  # what cannot be dropped is told before the work
+    made = run_method(chosen, model, parts, runtime, fresh)
+    return replace(made, model=bare(headed(made.model, parts, head)))
 
 
 def audit(
@@ -107,10 +116,11 @@ def audit(
     runtime: Runtime = open_runtime(device=device, precision=precision, seed=seed, progress=progress)
     made = unlearned if isinstance(unlearned, Forgotten) else None
     after = unlearned.model if isinstance(unlearned, Forgotten) else unlearned
+    original, after, *retrained = (_giving_logits(model) for model in (original, after, *retrained))
     parts = _split(original, as_rows(train, labels), as_rows(test, test_labels), classes, rows, label_names)
     told = {
         "dataset": {"name": type(train).__name__},
-        "network": {"name": type(original).__name__},
+        "network": {"name": type(bare(original)).__name__},
         "training": None,
         "request": request_values(parts),
         "method": made.method if made else None,
@@ -126,6 +136,10 @@ def audit(
         access=made.access if made else None,
         pictures=made.pictures if made else (),
     )
+
+
+def _giving_logits(model: nn.Module) -> nn.Module:
+    return Logits(model) if is_pretrained(model) else model
 
 
 def _split(
@@ -145,7 +159,7 @@ def _split(
         request,
     )
     first, _ = parts["retain"].batch(np.zeros(1, dtype=np.int64))
-    classes_out = _outputs(model, first)
+    classes_out = count_outputs(model, first)
     if classes_out != len(label_names):
         names = tuple(label_names) + tuple(str(index) for index in range(len(label_names), classes_out))
         if classes_out < len(label_names):
@@ -154,18 +168,3 @@ def _split(
     return Split(
         request=parts.request, label_names=tuple(label_names), input_size=tuple(first.shape[1:]), parts=parts.parts
     )
-
-
-@torch.no_grad()
-def _outputs(model: nn.Module, inputs: torch.Tensor) -> int:
-    was_training = model.training
-    weight = next(model.parameters())
-    try:
-        logits = model.eval()(inputs.to(weight.device, weight.dtype))
-    except RuntimeError as error:
-        raise ModelError(f"expected a model that takes inputs {tuple(inputs.shape)}, got: {error}") from error
-    finally:
-        model.train(was_training)
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        raise ModelError(f"expected logits (rows, classes), got {getattr(logits, 'shape', type(logits).__name__)}")
-    return int(logits.shape[1])

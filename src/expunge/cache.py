@@ -18,13 +18,15 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from expunge.checkpoint import CONFIG, WEIGHTS, save_model
+from expunge.checkpoint import save_model
 from expunge.data import Data
 from expunge.errors import OutputError
 from expunge.files import check_free, file_hash, new_folder
+from expunge.hugging_face import bare
+from expunge.model_files import CONFIG, WEIGHTS
 
 ENTRY = "entry.json"
 ATTEMPTS = 3
@@ -93,7 +95,7 @@ class Cache:
         """Write an entry; one that is there and whole stays, and another process may write the same at the same time.
 
         Raises:
-            ModelError: The network is not of timm's factory.
+            ModelError: It is not known what the network is built from.
             OutputError: The entry cannot be written.
         """
         path = self.folder / name_of(key)
@@ -103,6 +105,10 @@ class Cache:
             try:
                 with new_folder(path, overwrite=True) as folder:
                     save_model(model, folder, data, {"key": _plain(key)})
+                    if bare(model) is not model:  # saved under the names that its library gives weights
+                        save_file(
+                            {name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS
+                        )
                     told = Entry(key=_plain(key), seconds=seconds, threads=threads, weights=file_hash(folder / WEIGHTS))
                     (folder / ENTRY).write_text(json.dumps(asdict(told), indent=1) + "\n", encoding="utf-8")
             except OutputError:  # perhaps another process has just replaced the same damaged entry

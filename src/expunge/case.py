@@ -15,6 +15,7 @@ from expunge.bootstrap import Values, auc_interval, mean_interval
 from expunge.data import PARTS, Access, Data, Part, Split, choose
 from expunge.errors import ModelError
 from expunge.finding import Finding, Ideal, Interval, Meaning, Series, finding
+from expunge.outputs import DROPPED, AmongAll, count_outputs, drop_outputs
 from expunge.rows import Indices
 from expunge.runtime import Runtime
 from expunge.taps import HEAD, find_taps
@@ -171,6 +172,10 @@ class Case:
         """Return a note that the part has no rows, or None if it has some."""
         return None if len(self.original.labels[part]) else f"no rows in {part}"
 
+    def closed(self) -> str | None:
+        """Return a note that a model has no output of a forgotten class, or None if all have one."""
+        return DROPPED if any(isinstance(evidence.model, AmongAll) for evidence in self.models) else None
+
     @property
     def depths(self) -> tuple[str, ...]:
         """Return the depths that all models have features of, the input of the head last."""
@@ -223,12 +228,16 @@ def open_case(
 ) -> Case:
     """Gather the evidence of all models.
 
+    A model with one logit per retained class has no outputs of the forgotten ones; see `expunge.outputs`. If the
+    unlearned model is such a one, those of all retrained and further models are dropped too: like beside like.
+
     Raises:
-        ModelError: A model gives logits that are not finite, or not one per class.
+        ModelError: A model gives logits that are not finite, or neither one per class nor one per retained class.
     """
     models = [("original", original), ("unlearned", unlearned)]
     models += [(f"retrained {number}", model) for number, model in enumerate(retrained, start=1)]
     models += [(f"unlearned {number}", model) for number, model in enumerate(population, start=1)]
+    models = _alike(models, split)
     gathered = []
     with runtime.stage("evidence", len(models)) as advance:
         for name, model in models:
@@ -242,6 +251,21 @@ def open_case(
         runtime=runtime,
         unlearned_population=tuple(gathered[2 + len(retrained) :]),
     )
+
+
+def _alike(models: list[tuple[str, nn.Module]], split: Split) -> list[tuple[str, nn.Module]]:
+    """Return models with a logit for every class; those after the first as the second has them."""
+    first, _ = split["retain"].batch(np.zeros(1, dtype=np.int64))
+    forgotten, classes = tuple(int(index) for index in split.request.classes), len(split.label_names)
+    dropped = bool(forgotten) and count_outputs(models[1][1], first) == classes - len(forgotten)
+    if not dropped:
+        return models
+    alike = models[:1]
+    for name, model in models[1:]:
+        has_all = count_outputs(model, first) == classes
+        outputs = drop_outputs(model, forgotten, classes) if has_all else model
+        alike.append((name, AmongAll(outputs, forgotten, classes).train(model.training)))
+    return alike
 
 
 def gather(name: str, model: nn.Module, split: Split, runtime: Runtime) -> Evidence:
@@ -271,7 +295,8 @@ def gather(name: str, model: nn.Module, split: Split, runtime: Runtime) -> Evide
         if logits[part].ndim != 2 or logits[part].shape[1] != classes:
             shape = tuple(logits[part].shape)
             raise ModelError(f"expected logits (rows, {classes}) of the {name} model, got {shape}")
-        if not all(values.isfinite().all() for values in (logits[part], *observed.features.values())):
+        given = logits[part][:, model.kept] if isinstance(model, AmongAll) else logits[part]
+        if not all(values.isfinite().all() for values in (given, *observed.features.values())):
             raise ModelError(f"expected finite logits of the {name} model on {part}, got NaN or infinity")
     filled = [part for part in PARTS if len(split[part])]
     return Evidence(

@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from expunge.errors import SettingsError, did_you_mean
 from expunge.settings import Kind, find, names
 
 
@@ -64,12 +63,12 @@ def entry(kind: Kind, name: str) -> Entry:
 
 
 def _network(name: str) -> Entry:
-    from expunge.network import known  # timm takes seconds to import, and only networks need it
+    from expunge.blueprint import check_name, kind_of  # timm takes seconds to import, and only networks need it
 
-    if name not in known():
-        raise SettingsError(f"expected a network, got {name!r}{did_you_mean(name, known())}")
+    check_name(name)
     module = sys.modules.get(f"expunge.networks.{name}")
-    about = inspect.getdoc(module) if module else f"{name}: a network of timm."
+    maker = "your own code" if kind_of(name) == "builder" else kind_of(name)
+    about = inspect.getdoc(module) if module else f"{name}: a network of {maker}."
     return Entry(
         name=name,
         summary=_summary(about or "", name),

@@ -1,38 +1,64 @@
-"""Model folders: ``model.safetensors`` and timm's ``config.json``, written whole, hashed, never a pickle."""
+"""Model folders: ``model.safetensors`` and ``config.json``, as timm or transformers loads them; written whole, hashed.
+
+Networks of transformers are kept in its format, all others in timm's. A network of timm is then loaded by
+``timm.create_model("local-dir:FOLDER", pretrained=True)``, one of transformers by its ``from_pretrained``. For others
+``architecture`` names what `expunge.blueprint` builds them by. If that is code of the user's, the folder is loaded only
+where the user names the same code: a folder may come from a stranger.
+"""
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import save_file
 from timm.models import save_for_hf
 from torch import nn
 
-import expunge.networks  # noqa: F401  registers our networks with timm
+from expunge import hugging_face
+from expunge.blueprint import Blueprint, blueprint_of
 from expunge.data import Data
-from expunge.errors import ModelError, OutputError, did_you_mean
+from expunge.errors import ModelError, OutputError, SettingsError
 from expunge.files import SUMS, as_written, file_hash, settle, write_sum
-from expunge.network import architecture, known
-
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
+from expunge.model_files import (
+    CONFIG,
+    PROCESSOR,
+    WEIGHTS,
+    Shapes,
+    check_args,
+    check_finite,
+    check_fits,
+    check_whole,
+    find_folder,
+    load_weights,
+    read_json,
+    read_shapes,
+    read_weights,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """A model as it lies in a folder."""
+class Config:
+    """What the ``config.json`` of a model folder says."""
 
-    model: nn.Module
+    blueprint: Blueprint
     label_names: tuple[str, ...]
+    """Empty if they are not known."""
     input_size: tuple[int, ...]
+    """Shape of one input; empty if it is not known."""
     mean: tuple[float, ...]
     """Mean per channel that inputs are normalised with; empty if they are not."""
     std: tuple[float, ...]
     about: dict[str, Any]
     """How the weights came about: ``training``, ``history`` (one entry per request), ``parent`` (a hash)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Config):
+    """A model as it lies in a folder."""
+
+    model: nn.Module
     hash: str
     """SHA-256 of the weights file."""
 
@@ -41,98 +67,169 @@ class Checkpoint:
         return self.about | {"history": [*self.about.get("history", []), entry], "parent": self.hash}
 
 
-def save_model(model: nn.Module, folder: Path, data: Data, about: dict[str, Any]) -> None:
-    """Fill an empty folder so that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads it.
+def save_model(
+    model: nn.Module, folder: Path, data: Data, about: dict[str, Any], *, dropped: Collection[int] = ()
+) -> None:
+    """Fill a folder with a model.
 
     Args:
-        model: A network of timm's factory.
-        folder: An existing folder; that it appears whole or not at all is for the caller (``files.new_folder``).
+        model: A network whose blueprint is known.
+        folder: It is made if it is not there; that it appears whole or not at all is for the caller
+            (``files.new_folder``).
         data: Gives label names, input size, mean and standard deviation.
-        about: How the weights came about; see `Checkpoint`.
+        about: How the weights came about; see `Config`.
+        dropped: Classes of the data that the model has no output of.
 
     Raises:
-        ModelError: The network is not of timm's factory.
+        ModelError: It is not known what the network is built from, or its weights share memory.
         OutputError: The disk is full.
     """
-    if architecture(model) is None:
-        raise ModelError(f"expected a network that timm can build again, got {type(model).__name__}")
+    blueprint = blueprint_of(model)
+    if blueprint is None:
+        raise ModelError(f"expected a network whose name and arguments are known, got {type(model).__name__}")
     folder.mkdir(exist_ok=True)
-    normalised = {"mean": data.mean, "std": data.std} if data.mean else {}
+    names = tuple(name for index, name in enumerate(data.label_names) if index not in dropped)
+    inputs = {"input_size": data.input_size} | ({"mean": data.mean, "std": data.std} if data.mean else {})
     try:
-        save_for_hf(
-            model,
-            str(folder),
-            safe_serialization=True,
-            model_config={"label_names": list(data.label_names), "expunge": about},
-            data_config={"input_size": data.input_size, **normalised},
-        )
+        _write(model, blueprint, folder, names, inputs, about)
         write_sum(folder / WEIGHTS)
     except SafetensorError as error:
         raise OutputError(f"expected to write {folder / WEIGHTS}, got: {error}") from error
 
 
-def load_model(path: Path) -> Checkpoint:
+def _write(
+    model: nn.Module,
+    blueprint: Blueprint,
+    folder: Path,
+    names: tuple[str, ...],
+    inputs: dict[str, Any],
+    about: dict[str, Any],
+) -> None:
+    match blueprint.kind:
+        case "timm":
+            told = {"label_names": list(names), "expunge": about}
+            save_for_hf(model, str(folder), safe_serialization=True, model_config=told, data_config=inputs)
+        case "transformers":
+            hugging_face.save(model, folder, names, {"pretrained_cfg": inputs, "expunge": about})
+        case "torchvision" | "builder":
+            _save_weights(model, folder / WEIGHTS)
+            config = {
+                "architecture": blueprint.name,
+                "model_args": dict(blueprint.args),
+                "num_classes": len(names),
+                "label_names": names,
+                "pretrained_cfg": inputs,
+                "expunge": about,
+            }
+            (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _save_weights(model: nn.Module, file: Path) -> None:
+    weights = {name: value.contiguous() for name, value in hugging_face.bare(model).state_dict().items()}
+    try:
+        save_file(weights, file)
+    except RuntimeError as error:
+        raise ModelError(f"expected weights that each have memory of their own, got: {error}") from error
+
+
+def load_model(place: Path | str, *, builder: str | None = None) -> Checkpoint:
     """Read a model folder.
 
+    Args:
+        place: A path, or the name of a model of the hub; see `model_files.find_folder`.
+        builder: ``package.module:name`` of the user's own code, if the folder's network is built by it.
+
     Raises:
-        ModelError: The folder or a file is missing or damaged, the architecture is unknown, or the weights do not
-            fit it or are not finite.
+        ModelError: The folder or a file is missing or damaged, the network is unknown, larger than its weights, built
+            by code that the user has not named, or the weights do not fit it or are not finite.
     """
-    settle(path)
-    for file in (CONFIG, WEIGHTS):
-        if not (path / file).is_file():
-            raise ModelError(f"expected a model folder with {CONFIG} and {WEIGHTS}, got {path} without {file}")
-    try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-        name, args = config["architecture"], dict(config.get("model_args", {}))
-        about, names = dict(config.get("expunge", {})), tuple(config.get("label_names", ()))
-        cfg = config["pretrained_cfg"]
-        input_size = tuple(int(size) for size in cfg["input_size"])
-        mean, std = (tuple(float(value) for value in cfg.get(name) or ()) for name in ("mean", "std"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"expected timm's {CONFIG} in {path}, got a damaged one: {error!r}") from error
-    if not timm.is_model(name):
-        raise ModelError(
-            f"expected an architecture that timm has, got {name!r} in {path}" + did_you_mean(str(name), known())
-        )
-    try:
-        model: nn.Module = timm.create_model(name, **args)
-    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"expected arguments that {name!r} takes in {path}, got: {error}") from error
-    try:
-        weights = load_file(path / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"expected a whole {WEIGHTS} in {path}, got a damaged one: {error}") from error
+    settle(Path(place))
+    path = find_folder(str(place))
+    check_whole(path)
+    config = read_config(path)
+    _check_named(config.blueprint, builder, path)
+    model = _with_weights(config.blueprint, read_shapes(path / WEIGHTS), path)
     digest = file_hash(path / WEIGHTS)
     if not as_written(path / WEIGHTS, digest):
         raise ModelError(f"expected {WEIGHTS} in {path} as it was written, got other bytes than {SUMS} there tells of")
-    load_weights(model, weights, path)
-    return Checkpoint(
-        model=model,
-        label_names=names,
-        input_size=input_size,
-        mean=mean,
-        std=std,
-        about=about,
-        hash=digest,
-    )
+    return Checkpoint(**vars(config), model=model, hash=digest)
 
 
-def load_weights(model: nn.Module, weights: dict[str, Any], source: Path) -> None:
-    """Put weights into a model, all of them and no others.
+def read_config(path: Path) -> Config:
+    """Read the configuration of a model folder; nothing that it names is imported or built.
 
     Raises:
-        ModelError: A name or shape does not fit, or a weight is not finite.
+        ModelError: It is damaged.
     """
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    came = {name: tuple(value.shape) for name, value in weights.items()}
-    for name in sorted(wanted.keys() | came.keys()):
-        if wanted.get(name) != came.get(name):
-            raise ModelError(
-                f"expected weights of shape {wanted.get(name, 'none')} for {name!r} in {source}, "
-                f"got {came.get(name, 'none')}"
+    if not (path / CONFIG).is_file():
+        raise ModelError(f"expected a model folder with {CONFIG} and {WEIGHTS}, got {path} without {CONFIG}")
+    config = read_json(path / CONFIG)
+    try:
+        cfg = dict(config.get("pretrained_cfg") or {})
+        if "architecture" not in config and "model_type" in config:
+            blueprint = Blueprint(name=f"transformers:{config['model_type']}", args=hugging_face.args_in(config))
+            names, cfg = hugging_face.label_names(config), cfg or _prepared(path, config)
+        else:
+            classes = {"num_classes": config["num_classes"]} if "num_classes" in config else {}
+            args = {**classes, **config.get("model_args", {})}
+            if ":" in config["architecture"]:
+                args = dict(config.get("model_args", {}))
+            blueprint = Blueprint(name=str(config["architecture"]), args=args)
+            names = tuple(map(str, config.get("label_names") or cfg.get("label_names") or ()))
+            if "input_size" not in cfg:
+                raise KeyError("input_size")
+        return Config(
+            blueprint=blueprint,
+            label_names=names,
+            input_size=tuple(int(size) for size in cfg.get("input_size") or ()),
+            mean=tuple(float(value) for value in cfg.get("mean") or ()),
+            std=tuple(float(value) for value in cfg.get("std") or ()),
+            about=dict(config.get("expunge", {})),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"expected a model's {CONFIG} in {path}, got a damaged one: {error!r}") from error
+
+
+def _prepared(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a folder of transformers says of its inputs."""
+    told = read_json(path / PROCESSOR) if (path / PROCESSOR).is_file() else {}
+    size = told.get("crop_size") or told.get("size") or config.get("image_size")
+    if isinstance(size, Mapping):
+        size = [size.get("height", size.get("shortest_edge")), size.get("width", size.get("shortest_edge"))]
+    sides = list(size) if isinstance(size, list | tuple) else [size, size]
+    known = None not in sides and "num_channels" in config
+    return {
+        "input_size": [config["num_channels"], *sides] if known else [],
+        "mean": told.get("image_mean"),
+        "std": told.get("image_std"),
+    }
+
+
+def _check_named(blueprint: Blueprint, builder: str | None, path: Path) -> None:
+    if blueprint.kind == "builder" and blueprint.name != builder:
+        named = "no code was named" if builder is None else f"{builder} was named"
+        raise ModelError(
+            f"expected a network built by a library, got one that {path} wants code for, {blueprint.name!r}, where "
+            f"{named}: if that is your own code, name it with --network"
+        )
+
+
+def _with_weights(blueprint: Blueprint, shapes: Shapes, path: Path) -> nn.Module:
+    """Return the network of a folder with its weights, built only if it is as large as they are."""
+    renamed = blueprint.kind == "transformers"
+    check_args(blueprint.args, shapes, path)
+    try:
+        check_fits(lambda: hugging_face.bare(blueprint.build()), shapes, path, named_alike=not renamed)
+        if renamed:
+            model: nn.Module = hugging_face.load(
+                blueprint.name.partition(":")[2], blueprint.args, read_weights(path / WEIGHTS), path
             )
-    for name, value in weights.items():
-        if not value.isfinite().all():
-            raise ModelError(f"expected finite weights, got NaN or infinity in {name!r} of {source}")
-    model.load_state_dict(weights)
+            check_finite(model.state_dict(), path)
+            return model
+        model = blueprint.build()
+    except SettingsError as error:
+        raise ModelError(f"{error}, in {path}") from error
+    except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"expected arguments that {blueprint.name!r} takes in {path}, got: {error}") from error
+    load_weights(hugging_face.bare(model), read_weights(path / WEIGHTS), path)
+    return model

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from expunge.cli_compare import compare
+from expunge.cli_convert import convert
+from expunge.cli_list import list_all
 from expunge.cli_population import population
 from expunge.errors import ExpungeError, SettingsError, StoppedError
 from expunge.machine import Machine, on_machine
 from expunge.options import (
     BackendOption,
+    BuilderOption,
     ClassesOption,
     DataOption,
     DryRunOption,
+    HeadOption,
     JobsOption,
     NoCacheOption,
     Output,
@@ -132,7 +136,9 @@ def train(
     machine: Machine,
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Model folder to make.")],
-    network: Annotated[str, typer.Option(help="Any network that timm has; see `expunge list networks`.")] = "small_cnn",
+    network: Annotated[
+        str, typer.Option(help="timm's name, torchvision:NAME, transformers:KIND or MODULE:NAME.")
+    ] = "small_cnn",
     seed: SeedOption = 0,
     assignments: SetOption = None,
     dry_run: DryRunOption = False,
@@ -172,12 +178,14 @@ def train(
 def forget(
     context: typer.Context,
     machine: Machine,
-    model: Annotated[Path, typer.Argument(help="Model folder of the original; it is left as it is.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder of the original, or hf-hub:USER/NAME.")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Model folder to make.")],
     classes: ClassesOption = None,
     rows: RowsOption = None,
     method: Annotated[str, typer.Option(help="How; see `expunge list methods`.")] = "unsir",
+    head: HeadOption = "keep",
+    network: BuilderOption = None,
     seed: SeedOption = 0,
     assignments: SetOption = None,
     dry_run: DryRunOption = False,
@@ -198,6 +206,8 @@ def forget(
         out,
         seed=seed,
         overwrite=overwrite,
+        head=head,
+        builder=network,
     )
     plan = as_trained(plan, chosen["method"])
     if dry_run:
@@ -224,12 +234,12 @@ def forget(
 def audit(
     context: typer.Context,
     machine: Machine,
-    original: Annotated[Path, typer.Argument(help="Model folder of the original.")],
-    unlearned: Annotated[Path, typer.Argument(help="Model folder of the unlearned model.")],
+    original: Annotated[str, typer.Argument(metavar="ORIGINAL", help="Folder of the original, or hf-hub:USER/NAME.")],
+    unlearned: Annotated[str, typer.Argument(metavar="UNLEARNED", help="Folder of the unlearned model.")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Result file to write.")] = Path("result.json"),
     retrained: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(help="Model folder of a model retrained without the rows; two or more give bands."),
     ] = None,
     references: Annotated[
@@ -237,6 +247,7 @@ def audit(
     ] = 0,
     classes: ClassesOption = None,
     rows: RowsOption = None,
+    network: BuilderOption = None,
     seed: SeedOption = 0,
     assignments: SetOption = None,
     jobs: JobsOption = None,
@@ -267,10 +278,12 @@ def audit(
         stacked=stacked or 0,
         cache=cache_of(references == 0),
         workers=workers_of(jobs, backend),
+        builder=network,
     )
     _tell(context, result, require, [out])
 
 
+app.command()(convert)
 app.command()(compare)
 
 
@@ -291,27 +304,7 @@ def report(
     context.obj.value({"out": str(out)})
 
 
-@app.command("list")
-def list_all(
-    context: typer.Context,
-    kind: Annotated[str, typer.Argument(help="methods, audits, corruptions, datasets or networks.")],
-    name: Annotated[str | None, typer.Argument(help="One of them: its settings, paper and what it reads.")] = None,
-) -> None:
-    """List methods, audits, corruptions, data sets or networks, or tell all about one."""
-    from expunge.catalogue import entries, entry
-    from expunge.settings import as_kind
-    from expunge.terminal import names_table, settings_table
-
-    if name is None:
-        found = entries(as_kind(kind))
-        context.obj.table(names_table([(e.name, ", ".join(e.reads or ()), e.summary) for e in found]))
-        context.obj.value([asdict(one) for one in found])
-        return
-    one = entry(as_kind(kind), name)
-    context.obj.say(one.about)
-    if one.settings:
-        context.obj.table(settings_table([(s.name, str(s.default), f"{s.meaning} [{s.type}]") for s in one.settings]))
-    context.obj.value(asdict(one))
+app.command("list")(list_all)
 
 
 def _request(classes: list[str] | None, rows: str | None) -> "Request":

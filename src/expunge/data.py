@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor, nn
 
 from expunge.errors import AccessError, DataError, RequestError, did_you_mean
-from expunge.rows import Indices, Rows, TakenRows
+from expunge.rows import Indices, RelabelledRows, Rows, TakenRows
 
 Part = Literal["retain", "forget", "retain_test", "forget_test"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -168,6 +168,24 @@ def split(data: Data, request: Request) -> Split:
     }
     parts = {part: TakenRows(rows, np.flatnonzero(mask)) for part, (rows, mask) in masks.items()}
     return Split(request=request, label_names=data.label_names, input_size=data.input_size, parts=parts)
+
+
+def only_classes(data: Data, names: Sequence[str]) -> Data:
+    """Return the rows of some classes alone, which become the classes 0 and up, in their order."""
+    kept = [index for index, name in enumerate(data.label_names) if name in names]
+    places = np.full(len(data.label_names), -1)
+    places[kept] = np.arange(len(kept))
+
+    def only(rows: Rows) -> Rows:
+        chosen = TakenRows(rows, np.flatnonzero(np.isin(rows.labels, kept)))
+        return RelabelledRows(chosen, places[chosen.labels])
+
+    return replace(
+        data,
+        train=only(data.train),
+        test=only(data.test),
+        label_names=tuple(data.label_names[index] for index in kept),
+    )
 
 
 def subset(rows: Rows, per_class: int, generator: torch.Generator) -> Rows:

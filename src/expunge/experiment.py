@@ -34,7 +34,7 @@ from expunge.datasets.digits import Digits
 from expunge.errors import SettingsError
 from expunge.files import check_free, new_folder
 from expunge.finding import Finding
-from expunge.forgetting import check_takes_rows, run_method
+from expunge.forgetting import KeepOrDrop, check_takes_rows, dropped, headed, run_method
 from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
@@ -83,6 +83,8 @@ class Experiment:
     corruption: Corruption | None = None
     """How training rows are manipulated before anything is trained, so as to be forgotten; None leaves the data be."""
     method: Method = field(default_factory=Unsir)
+    head: KeepOrDrop = "keep"
+    """Whether the unlearned model's last layer keeps the outputs of forgotten classes, or they are dropped."""
     audits: tuple[Audit, ...] = DEFAULT_AUDITS
     references: int = 5
     """Number of models retrained with other seeds; two or more give bands."""
@@ -101,8 +103,8 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
     """Return the experiment that plain values, as read from TOML, describe.
 
     Tables are ``dataset``, ``network``, ``training``, ``method``, and ``request`` or ``corruption``; ``audits`` is a
-    list of names or of tables with a name; ``references``, ``population``, ``stacked`` and ``seed`` are numbers. What
-    is left out has its default.
+    list of names or of tables with a name; ``head`` is ``"keep"`` or ``"drop"``; ``references``, ``population``,
+    ``stacked`` and ``seed`` are numbers. What is left out has its default.
 
     Raises:
         SettingsError: A key or a setting is unknown or wrong.
@@ -114,16 +116,19 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
         "request": lambda value: from_mapping(Request, value),
         "corruption": lambda value: build("corruptions", value),
         "method": lambda value: build("methods", value),
+        "head": lambda value: from_mapping(_Plain, {"head": value}).head,
         "audits": lambda value: tuple(build("audits", {"name": v} if isinstance(v, str) else v) for v in value),
-        "references": lambda value: from_mapping(_Numbers, {"references": value}).references,
-        "population": lambda value: from_mapping(_Numbers, {"population": value}).population,
-        "stacked": lambda value: from_mapping(_Numbers, {"stacked": value}).stacked,
-        "seed": lambda value: from_mapping(_Numbers, {"seed": value}).seed,
+        "references": lambda value: from_mapping(_Plain, {"references": value}).references,
+        "population": lambda value: from_mapping(_Plain, {"population": value}).population,
+        "stacked": lambda value: from_mapping(_Plain, {"stacked": value}).stacked,
+        "seed": lambda value: from_mapping(_Plain, {"seed": value}).seed,
     }
     for key, value in values.items():
         if key not in read:
             raise SettingsError(f"expected a key of an experiment, got {key!r} (known: {', '.join(read)})")
-        if key not in ("audits", "references", "population", "stacked", "seed") and not isinstance(value, Mapping):
+        if key not in ("head", "audits", "references", "population", "stacked", "seed") and not isinstance(
+            value, Mapping
+        ):
             raise SettingsError(f"expected a table [{key}], got {value!r}")
     if {"request", "corruption"} <= values.keys():
         raise SettingsError(BOTH)
@@ -134,7 +139,8 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
 
 
 @settings
-class _Numbers:
+class _Plain:
+    head: KeepOrDrop = "keep"
     references: Annotated[int, Ge(0)] = 5
     population: Annotated[int, Ge(0)] = 0
     stacked: Annotated[int, Ge(0)] = 0
@@ -180,11 +186,17 @@ def run(
         original = train(experiment.network, data, experiment.training, runtime)
         about = {"training": to_mapping(experiment.training)}
         save_model(original, folder / "original", data, about | corruption_values(experiment))
-        parent = load_model(folder / "original")
+        parent = load_model(folder / "original", builder=experiment.network.name)
+        headed(original, parts, experiment.head)  # what cannot be dropped is told before the work
 
         forgotten = run_method(experiment.method, original, parts, runtime, rebuild(original))
+        unlearned = headed(forgotten.model, parts, experiment.head)
         save_model(
-            forgotten.model, folder / "unlearned", data, parent.child(entry(experiment.method, parts, experiment.seed))
+            unlearned,
+            folder / "unlearned",
+            data,
+            parent.child(entry(experiment.method, parts, experiment.seed, experiment.head)),
+            dropped=dropped(parts, experiment.head),
         )
 
         references, population = grow_both(
@@ -203,7 +215,7 @@ def run(
         case = open_case(
             task.whole,
             original,
-            forgotten.model,
+            unlearned,
             [reference.model for reference in references],
             runtime,
             population=[member.model for member in population],
@@ -299,6 +311,7 @@ def to_values(experiment: Experiment, parts: Split) -> dict[str, Any]:
         "request": request_values(parts),
         **corruption_values(experiment),
         "method": describe(experiment.method),
+        **head_values(experiment.head),
         "audits": [describe(audit) for audit in experiment.audits],
         "references": experiment.references,
         "population": experiment.population,
@@ -312,6 +325,11 @@ def corruption_values(experiment: Experiment) -> dict[str, Any]:
     return {"corruption": describe(experiment.corruption)} if experiment.corruption else {}
 
 
+def head_values(head: KeepOrDrop) -> dict[str, str]:
+    """Return what became of the head under its key; nothing if it was kept."""
+    return {} if head == "keep" else {"head": head}
+
+
 def request_values(parts: Split) -> dict[str, list[int]]:
     """Return a request as plain values, classes as indices."""
     if parts.request.rows:
@@ -319,9 +337,9 @@ def request_values(parts: Split) -> dict[str, list[int]]:
     return {"classes": [int(index) for index in parts.request.classes]}
 
 
-def entry(method: Method, parts: Split, seed: int) -> dict[str, Any]:
+def entry(method: Method, parts: Split, seed: int, head: KeepOrDrop) -> dict[str, Any]:
     """Return what a model folder remembers of a request."""
-    return {"request": request_values(parts), "method": describe(method), "seed": seed}
+    return {"request": request_values(parts), "method": describe(method), "seed": seed, **head_values(head)}
 
 
 def as_reads(access: Mapping[Part, Count]) -> dict[str, dict[str, int]]:

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from expunge.cost import peak_memory_bytes
 from expunge.data import Access, Count, Part, Split
 from expunge.errors import DivergedError, ExpungeError, ModelError
 from expunge.network import copy_of
+from expunge.outputs import drop_outputs
 from expunge.result import Bill, Picture
 from expunge.rows import Indices, Rows
 from expunge.runtime import Runtime, silent
@@ -41,6 +42,10 @@ class Forgotten:
     """How much of every part was read."""
     bill: Bill
     pictures: tuple[Picture, ...]
+
+
+KeepOrDrop = Literal["keep", "drop"]
+"""What becomes of the outputs of forgotten classes: kept as the method left them, or dropped from the last layer."""
 
 
 def run_method(
@@ -83,6 +88,22 @@ def run_method(
             picture(kind, parts.label_names[index], images) for (kind, index), images in runtime.images.items()
         ),
     )
+
+
+def headed(model: nn.Module, parts: Split, head: KeepOrDrop) -> nn.Module:
+    """Return a model with the head as it is, or without the outputs of the forgotten classes.
+
+    Raises:
+        RequestError: Outputs are to be dropped, and single rows were to be forgotten.
+        ModelError: The network has no linear head.
+        SettingsError: It cannot be built with fewer classes.
+    """
+    return model if head == "keep" else drop_outputs(model, dropped(parts, head), len(parts.label_names))
+
+
+def dropped(parts: Split, head: KeepOrDrop) -> tuple[int, ...]:
+    """Return the classes that a model has no outputs of, as indices."""
+    return () if head == "keep" else tuple(int(index) for index in parts.request.classes)
 
 
 class _ReadsError(Exception):

@@ -5,23 +5,27 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Any
 
-import timm
 import torch
-from timm.models import get_model_args, resolve_model_input_args
 from torch import nn
 
-import expunge.networks  # noqa: F401  registers our networks with timm
+from expunge.blueprint import Blueprint, blueprint_of, plan
+from expunge.checkpoint import read_config
 from expunge.data import Data
-from expunge.errors import ModelError, SettingsError, did_you_mean
+from expunge.errors import ModelError, SettingsError
+from expunge.model_files import find_folder
 from expunge.settings import settings
+
+FITTED = frozenset({"num_classes", "in_chans", "img_size", "num_labels", "num_channels", "image_size"})
+"""Arguments that follow the data, whatever a saved network had."""
 
 
 @settings
 class Network:
-    """A network by its name in timm, where ours are registered too."""
+    """A network by its name; see `expunge.blueprint`. It starts from random weights."""
 
     name: str = "small_cnn"
-    """A name that ``timm.create_model`` knows."""
+    """A name of timm; ``torchvision:NAME``; ``transformers:KIND``; ``package.module:builder`` of your own; or a saved
+    model whose network to take, ``local-dir:PATH``, ``hf-hub:ID`` or ``transformers:PATH-or-ID``."""
     args: dict[str, Any] = field(default_factory=dict)
     """Further arguments of that network, such as width."""
 
@@ -29,41 +33,51 @@ class Network:
         """Return a new network for the data's shape and classes, with weights from torch's global generator.
 
         Raises:
-            SettingsError: timm knows no such network, or it does not take these arguments or this input shape.
+            SettingsError: Nothing has that name, or it does not take these arguments or this input shape.
+            ModelError: It is to be that of a saved model which cannot be read.
         """
-        if not timm.is_model(self.name):
-            raise SettingsError(
-                f"expected a network that timm has, got {self.name!r}{did_you_mean(self.name, known())}"
-            )
         try:
-            args = resolve_model_input_args(
-                self.name, {"input_size": data.input_size}, num_classes=len(data.label_names), **self.args
-            )
-            model: nn.Module = timm.create_model(**args)
-        except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+            blueprint = self._blueprint(data)
+            model = blueprint.build()
+            if blueprint.kind != "timm":
+                _check_takes(model, data)
+        except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise SettingsError(
                 f"expected arguments that {self.name!r} takes for inputs {data.input_size}, got {self.args}: {error}"
             ) from error
         return model
 
+    def _blueprint(self, data: Data) -> Blueprint:
+        name, args = self.name, self.args
+        source, _, rest = name.partition(":")
+        if source in ("hf-hub", "local-dir") or (source == "transformers" and not rest.isidentifier()):
+            saved = read_config(find_folder(name)).blueprint
+            name, args = saved.name, {key: saved.args[key] for key in saved.args if key not in FITTED} | args
+            if saved.kind == "builder":
+                raise SettingsError(f"expected the name of the code itself, got {self.name}: give {saved.name}")
+        return plan(name, args, data.input_size, len(data.label_names))
 
-def known() -> list[str]:
-    """Return the names of all networks."""
-    return list(timm.list_models())
 
+@torch.no_grad()
+def _check_takes(model: nn.Module, data: Data) -> None:
+    """Refuse a network that gives no logits for the data.
 
-def architecture(model: nn.Module) -> str | None:
-    """Return the name in timm of a network that timm's factory made; None for any other."""
-    cfg = getattr(model, "pretrained_cfg", None)
-    name = cfg.get("architecture") if isinstance(cfg, dict) else None
-    return name if isinstance(name, str) and timm.is_model(name) else None
+    Raises:
+        RuntimeError, TypeError, ValueError: It does not take such inputs, or gives something else.
+    """
+    logits = model.eval()(torch.zeros(2, *data.input_size))
+    model.train()
+    wanted = (2, len(data.label_names))
+    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != wanted:
+        came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ValueError(f"expected logits {wanted} for two inputs, got {came}")
 
 
 def rebuild(model: nn.Module) -> Callable[[], nn.Module]:
     """Return a function that makes a network of the same architecture with fresh random weights.
 
-    A network of timm's factory is made by it again. Any other is copied, and each of its modules is asked to
-    ``reset_parameters``. Weights that the model marks as frozen (``requires_grad=False``) keep their values: no row
+    A network whose `Blueprint` is known is built from it again. Any other is copied, and each of its modules is asked
+    to ``reset_parameters``. Weights that the model marks as frozen (``requires_grad=False``) keep their values: no row
     was ever used to train them.
 
     Raises (by the function):
@@ -71,9 +85,9 @@ def rebuild(model: nn.Module) -> Callable[[], nn.Module]:
     """
 
     def fresh() -> nn.Module:
-        name = architecture(model)
-        if name is not None:
-            new: nn.Module = timm.create_model(name, **get_model_args(model))
+        blueprint = blueprint_of(model)
+        if blueprint is not None:
+            new = blueprint.build()
         else:
             new = copy_of(model)
             _reset(new)
@@ -117,5 +131,11 @@ def find_head(model: nn.Module, num_classes: int) -> nn.Linear:
         module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == num_classes
     ]
     if not heads:
-        raise ModelError(f"expected a linear layer with {num_classes} outputs, got none in {type(model).__name__}")
+        convolved = any(
+            isinstance(module, nn.Conv2d) and module.out_channels == num_classes for module in model.modules()
+        )
+        hint = ", but a convolution: choose a network that ends in a linear layer" if convolved else ""
+        raise ModelError(
+            f"expected a linear layer with {num_classes} outputs, got none in {type(model).__name__}{hint}"
+        )
     return heads[-1]

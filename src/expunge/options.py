@@ -3,7 +3,7 @@
 import json
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -39,6 +39,14 @@ StackedOption = Annotated[
     typer.Option(
         min=0, help="Small networks to train at once as one stack; 0: one after another.", rich_help_panel="Machine"
     ),
+]
+BuilderOption = Annotated[
+    str | None,
+    typer.Option("--network", metavar="MODULE:NAME", help="Your own code that builds the network, to allow it to run."),
+]
+HeadOption = Annotated[
+    Literal["keep", "drop"],
+    typer.Option(help="Keep the outputs of forgotten classes, or drop them from the last layer."),
 ]
 RequireOption = Annotated[
     str | None, typer.Option(metavar="LEVEL", help="Exit with 1 unless the result reaches this level (L0 to L4).")

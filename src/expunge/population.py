@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
-from timm.models import get_model_args
 from torch import Tensor, nn
 
+from expunge.blueprint import blueprint_of
 from expunge.cache import Cache
 from expunge.case import Dataset, Method
 from expunge.data import Data, Split
@@ -31,7 +31,7 @@ from expunge.errors import DivergedError, SettingsError
 from expunge.fingerprints import fingerprint, tensors_hash
 from expunge.forgetting import Forgotten, run_method
 from expunge.methods.retrain import Retrain
-from expunge.network import architecture, copy_of, rebuild
+from expunge.network import copy_of, rebuild
 from expunge.rows import Rows
 from expunge.runtime import Runtime, open_runtime
 from expunge.settings import describe, to_mapping
@@ -189,14 +189,14 @@ def member_key(recipe: Recipe, seed: int, runtime: Runtime, rows: str) -> dict[s
         rows: Fingerprint of the rows that it is trained on: no setting can tell whether a folder's files have changed.
     """
     frozen = {name: weight for name, weight in recipe.network.named_parameters() if not weight.requires_grad}
-    name = architecture(recipe.network)
+    blueprint = blueprint_of(recipe.network)
     key = {
         "schema": SCHEMA,
         "torch": torch.__version__,
         "dataset": describe(recipe.dataset),
         "rows": rows,
         "request": None if recipe.method is None else to_mapping(recipe.parts.request),
-        "network": {"name": name, "args": get_model_args(recipe.network) if name else None},
+        "network": blueprint.key() if blueprint else {"name": None, "args": None},
         "frozen": tensors_hash(frozen) if frozen else None,
         "training": to_mapping(recipe.training),
         "method": {"name": "train"} if recipe.method is None else describe(recipe.method),

@@ -8,17 +8,19 @@ from typing import Any
 
 from torch import nn
 
+from expunge.blueprint import blueprint_of
 from expunge.cache import Cache
 from expunge.case import Adaptable, Audit, Dataset, Method, open_case
 from expunge.checkpoint import Checkpoint, load_model, save_model
 from expunge.corruption import make_task
 from expunge.cost import Cost
-from expunge.data import Data, Request, Split, split
+from expunge.data import Data, Request, Split, only_classes, split
 from expunge.errors import DataError, ModelError
 from expunge.experiment import (
     Experiment,
     as_reads,
     entry,
+    head_values,
     judge,
     recipe_for,
     request_values,
@@ -26,9 +28,10 @@ from expunge.experiment import (
     with_retraining,
 )
 from expunge.files import check_free, new_folder, write_text
-from expunge.forgetting import Forgotten, check_takes_rows, run_method
+from expunge.forgetting import Forgotten, KeepOrDrop, check_takes_rows, dropped, headed, run_method
 from expunge.methods.retrain import Retrain
-from expunge.network import Network, architecture, rebuild
+from expunge.model_files import find_folder
+from expunge.network import Network, rebuild
 from expunge.population import HERE, Member, Recipe, Workers, grow, grow_both
 from expunge.rehearsal import Forecast, Rehearsal
 from expunge.result import Record, Result, read
@@ -124,27 +127,51 @@ class Plan:
     seed: int
     data: Data
     parts: Split
+    head: KeepOrDrop
     out: Path
     overwrite: bool
 
 
 def plan_forgetting(
-    model_dir: Path, request: Request, dataset: Dataset, method: Method, out: Path, *, seed: int, overwrite: bool
+    model: Path | str,
+    request: Request,
+    dataset: Dataset,
+    method: Method,
+    out: Path,
+    *,
+    seed: int,
+    overwrite: bool,
+    head: KeepOrDrop = "keep",
+    builder: str | None = None,
 ) -> Plan:
     """Check everything that can be checked before a method runs.
+
+    Args:
+        model: A model folder, or the name of a model of the hub; see `model_files.find_folder`.
+        request: What to forget.
+        dataset: Where the rows come from.
+        method: How.
+        out: The folder to make.
+        seed: Seed of all random streams.
+        overwrite: Replace what is there.
+        head: Whether the outputs of forgotten classes are kept.
+        builder: The user's own code that builds the network, where the model's folder names such.
 
     Raises:
         ExpungeError: Something that the caller can put right.
     """
     check_free(out, overwrite=overwrite)
-    checkpoint = load_model(model_dir)
+    checkpoint = load_model(model, builder=builder)
     data = load_for(checkpoint, dataset)
+    parts = split(data, request)
+    headed(checkpoint.model, parts, head)
     return Plan(
         checkpoint=checkpoint,
         method=method,
         seed=seed,
         data=data,
-        parts=split(data, request),
+        parts=parts,
+        head=head,
         out=out,
         overwrite=overwrite,
     )
@@ -157,22 +184,24 @@ def forget_folder(plan: Plan, runtime: Runtime) -> Forgotten:
         ExpungeError: Something that the caller can put right; nothing is written.
     """
     model = plan.checkpoint.model
-    about = entry(plan.method, plan.parts, plan.seed)
+    about = entry(plan.method, plan.parts, plan.seed, plan.head)
+    without = dropped(plan.parts, plan.head)
     told = {"command": "forget", "parent": plan.checkpoint.hash, **about}
     with resumable(runtime, plan.out, told, (plan.data.train,)) as runtime:
         forgotten = run_method(plan.method, model, plan.parts, runtime, rebuild(model))
+        forgotten = replace(forgotten, model=headed(forgotten.model, plan.parts, plan.head))
         reads = as_reads(forgotten.access)
         record = Record(experiment=about, cost=forgotten.bill, access=reads, images=forgotten.pictures)
         with new_folder(plan.out, overwrite=plan.overwrite) as folder:
-            save_model(forgotten.model, folder, plan.data, plan.checkpoint.child(about))
+            save_model(forgotten.model, folder, plan.data, plan.checkpoint.child(about), dropped=without)
             (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
     return forgotten
 
 
 def audit_folders(
-    original_dir: Path,
-    unlearned_dir: Path,
-    retrained_dirs: Sequence[Path],
+    original_dir: Path | str,
+    unlearned_dir: Path | str,
+    retrained_dirs: Sequence[Path | str],
     request: Request,
     dataset: Dataset,
     audits: Sequence[Audit],
@@ -184,26 +213,33 @@ def audit_folders(
     stacked: int = 0,
     cache: Cache | None = None,
     workers: Workers = HERE,
+    builder: str | None = None,
 ) -> Result:
     """Audit an unlearned model beside its original and retrained models, and write the result.
 
     Cost and reads are those in the unlearned folder's ``forget.json``, and None if it has none. So many further
     `references` are trained as the original was, or found in the cache; `stacked` of them at once, or one by one if 0.
+    `builder` is the user's own code that builds the networks, where their folders name such.
 
     Raises:
         ExpungeError: Something that the caller can put right; nothing is written.
     """
     check_free(out, overwrite=overwrite)
-    original, unlearned, *given = (load_model(path) for path in (original_dir, unlearned_dir, *retrained_dirs))
+    places = (original_dir, unlearned_dir, *retrained_dirs)
+    original, unlearned, *given = (load_model(place, builder=builder) for place in places)
     data = load_for(original, dataset)
     parts = split(data, request)
-    record = read(Record, unlearned_dir / RECORD) if (unlearned_dir / RECORD).exists() else None
+    for place, other in zip(places[1:], (unlearned, *given), strict=True):
+        _check_classes(other, parts, place)
+    record_file = find_folder(str(unlearned_dir)) / RECORD
+    record = read(Record, record_file) if record_file.exists() else None
     told: dict[str, Any] = {
         "dataset": describe(dataset),
-        "network": {"name": architecture(original.model)},
+        "network": {"name": blueprint.name if (blueprint := blueprint_of(original.model)) else None},
         "training": original.about.get("training"),
         "request": request_values(parts),
         "method": record.experiment["method"] if record else None,
+        **(head_values(record.experiment.get("head", "keep")) if record else {}),
         "audits": [describe(audit) for audit in audits],
         "references": references + len(given),
         "stacked": stacked,
@@ -230,7 +266,21 @@ def audit_folders(
     return result
 
 
-def _recipe(original: Checkpoint, path: Path, dataset: Dataset, data: Data, parts: Split) -> Recipe:
+def _check_classes(checkpoint: Checkpoint, parts: Split, place: Path | str) -> None:
+    """Refuse a model of other classes than all, or all but the forgotten ones, in their order.
+
+    Raises:
+        DataError: Its classes are others.
+    """
+    kept = tuple(name for index, name in enumerate(parts.label_names) if index not in parts.request.classes)
+    if checkpoint.label_names and checkpoint.label_names not in (parts.label_names, kept):
+        raise DataError(
+            f"expected a model of the original's {len(parts.label_names)} classes, or of those without the forgotten "
+            f"ones, got {place} of {len(checkpoint.label_names)} ({', '.join(checkpoint.label_names)[:60]})"
+        )
+
+
+def _recipe(original: Checkpoint, path: Path | str, dataset: Dataset, data: Data, parts: Split) -> Recipe:
     recorded = original.about.get("training")
     if recorded is None:
         raise ModelError(f"expected a model whose training is known, to train others like it, got {path} without")
@@ -260,7 +310,8 @@ def population_of(
 def load_for(checkpoint: Checkpoint, dataset: Dataset) -> Data:
     """Return data for a model, after a check that it is of the model's kind.
 
-    Inputs that can be brought to any shape are brought to the model's, and normalised as its own were.
+    Inputs that can be brought to any shape are brought to the model's, and normalised as its own were. Rows of classes
+    whose outputs an earlier request has dropped are left out.
 
     Raises:
         DataError: Classes or input size are not the model's.
@@ -274,13 +325,15 @@ def load_for(checkpoint: Checkpoint, dataset: Dataset) -> Data:
     if isinstance(dataset, Adaptable) and checkpoint.mean:
         dataset = dataset.adapted(checkpoint.input_size, checkpoint.mean, checkpoint.std)
     data = dataset.load()
+    if any(entry.get("head") == "drop" for entry in checkpoint.about.get("history", ())):
+        data = only_classes(data, checkpoint.label_names)
     if checkpoint.label_names and checkpoint.label_names != data.label_names:
         known, came = checkpoint.label_names, data.label_names
         raise DataError(
             f"expected the {len(known)} classes that the model was trained on ({', '.join(known)[:60]}), "
             f"got {len(came)} ({', '.join(came)[:60]})"
         )
-    if checkpoint.input_size != data.input_size:
+    if checkpoint.input_size and checkpoint.input_size != data.input_size:
         raise DataError(f"expected inputs {checkpoint.input_size} as the model takes, got {data.input_size}")
     return data
 

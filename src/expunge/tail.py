@@ -33,10 +33,15 @@ TOLERANCE = 1e-2
 class _Given(nn.Module):
     """Stands for a unit before the cut; gives `values`, whatever comes in."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, unit: nn.Module, shape: tuple[int, ...]) -> None:
         super().__init__()
+        self.unit = (unit,)  # in a tuple it is no submodule, whose weights would be the tail's
         self.shape = shape
         self.values = torch.zeros(0, *shape)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the network around it reads of the unit, such as the type of its weights."""
+        return getattr(vars(self)["unit"][0], name) if "unit" in vars(self) else super().__getattr__(name)
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
         return self.values
@@ -124,7 +129,7 @@ def cut(
     prefix = units[: max(1, len(units) - math.ceil(share * len(units)))]
     seen = _watch(whole, [*prefix, (HEAD, head)], rows, runtime, batch_size)
     names = {module: name for name, module in whole.named_modules()}
-    given = [_Given(tuple(seen.outputs[name].shape[1:])) for name, _ in prefix]
+    given = [_Given(unit, tuple(seen.outputs[name].shape[1:])) for name, unit in prefix]
     _replace(
         whole, {name: module for (name, _), module in zip(prefix, given, strict=True)} | {names[head]: nn.Identity()}
     )

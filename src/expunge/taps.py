@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from expunge.network import find_head
+from expunge.outputs import AmongAll
 
 HEAD = "head"
 """Name of the depth at the input of the head."""
@@ -46,6 +47,8 @@ def find_taps(model: nn.Module, num_classes: int) -> tuple[Tap, ...]:
     Raises:
         ModelError: There is no head.
     """
+    if isinstance(model, AmongAll):
+        return find_taps(model.model, num_classes - len(model.dropped))
     head = find_head(model, num_classes)
     units = find_units(model, head)
     counts = [len(_layers(module, head)) for _, module in units]

@@ -57,7 +57,7 @@ def compared(
         limits: The least and the most that the number can be.
     """
     unlearned, retrained = case.unlearned_population, case.retrained
-    missing = case.missing(part)
+    missing = case.missing(part) or (case.closed() if part.startswith("forget") else None)
     size = min(len(unlearned), len(retrained) // 2)
     number, floors, mixed, notes = None, [], [], []
     if not retrained:

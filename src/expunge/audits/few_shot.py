@@ -33,6 +33,7 @@ from expunge.data import subset
 from expunge.errors import ModelError
 from expunge.finding import Finding
 from expunge.network import copy_of, find_head
+from expunge.outputs import reopened
 from expunge.rows import JoinedRows, Rows, TakenRows
 from expunge.settings import settings
 from expunge.training import Count, Positive, adam
@@ -81,7 +82,7 @@ class FewShot:
 
         def curve(evidence: Evidence) -> Curve:
             return relearn(
-                opened(evidence.model, classes, len(case.split.label_names)),
+                opened(reopened(evidence.model), classes, len(case.split.label_names)),
                 rows,
                 watched,
                 case.runtime,
@@ -114,7 +115,7 @@ class FewShot:
             return case.missing("forget_test")
         try:
             for evidence in case.models:
-                find_head(evidence.model, len(case.split.label_names))
+                find_head(reopened(evidence.model), len(case.split.label_names))
         except ModelError as error:
             return f"no output to open: {error}"
         return None

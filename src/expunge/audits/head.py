@@ -52,7 +52,7 @@ class Head:
         """Return one finding per trait and one of how exposed the classes are; a request of rows has none."""
         forgotten = [int(index) for index in case.split.request.classes]
         classes = len(case.split.label_names)
-        why = None if forgotten else "a request of single rows has no class that could stand out"
+        why = case.closed() if forgotten else "a request of single rows has no class that could stand out"
         found: dict[Evidence, dict[Trait, Tensor]] = {}
         for evidence in case.models:
             try:

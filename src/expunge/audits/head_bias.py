@@ -49,7 +49,7 @@ class HeadBias:
         missing = (
             "a request of single rows has no class to bring back"
             if not classes
-            else case.missing("forget_test") or case.missing("retain_test")
+            else case.closed() or case.missing("forget_test") or case.missing("retain_test")
         )
         halves = {part: halve(case.original.logits[part]) for part in ("retain_test", "forget_test")}
 

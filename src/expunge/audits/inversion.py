@@ -85,7 +85,7 @@ class Inversion:
     def __call__(self, case: Case) -> list[Finding]:
         """Return three findings."""
         prior = Prior(total_variation=self.total_variation, mean_square=self.mean_square, statistics=self.statistics)
-        classes = [int(index) for index in case.split.request.classes]
+        classes = [] if case.closed() else [int(index) for index in case.split.request.classes]
         judges: dict[str, Callable[[Evidence], float]] = {}
         if classes:
             real = choose(
@@ -130,7 +130,7 @@ class Inversion:
             value or (lambda evidence: None),
             level=self.level if value and name != "prior/nearest_mean" else None,
             meaning=f"Share of the inputs, made from the model's own idea of the forgotten classes, that {judge}.",
-            note=None if value else "a request of single rows has no class to read out",
+            note=None if value else case.closed() or "a request of single rows has no class to read out",
             higher="memory",
             limits=(0.0, 1.0),
             step=1 / self.images,

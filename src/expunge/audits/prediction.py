@@ -12,7 +12,7 @@ made to forget, and what.
 3. ``alignment``: mean cosine between a row's logits, their mean taken off, and those that a retrained model gives that
    row, averaged over retrained models. From -1 to 1. An output that is merely hidden stands out: the other outputs
    were never raised in its place. On kept rows it informs. Cosine similarity of logits is textbook; as a test of
-   forgetting it is ours.
+   forgetting it is ours. Outputs that one of both does not have are left out.
 4. ``churn``: share of rows whose predicted class is not the one that a retrained model predicts, averaged over
    retrained models. From 0 to 1. Source: Milani Fard et al., "Launch and Iterate: Reducing Prediction Churn", 2016.
 
@@ -150,15 +150,19 @@ def total_variation(first: Float[Tensor, " classes"], second: Float[Tensor, " cl
 def entropy(logits: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
     """Return the entropy of each row's softmax distribution, in nats, in double precision."""
     logs = logits.double().log_softmax(dim=1)
-    return -(logs.exp() * logs).sum(dim=1)
+    # an output that a model does not have is minus infinity, and adds nothing
+    return -(logs.exp() * logs.clamp(min=torch.finfo(logs.dtype).min)).sum(dim=1)
 
 
 def alignment(first: Float[Tensor, "rows classes"], second: Float[Tensor, "rows classes"]) -> float:
     """Return the mean over rows of the cosine between two models' logits, each row's mean taken off, from -1 to 1.
 
-    A constant added to all logits of a row changes no probability, and does not count.
+    A constant added to all logits of a row changes no probability, and does not count. Nor does an output that one of
+    the models does not have.
     """
-    centred = [logits.double() - logits.double().mean(dim=1, keepdim=True) for logits in (first, second)]
+    shared = (first.isfinite() & second.isfinite()).all(dim=0)
+    given = first[:, shared].double(), second[:, shared].double()
+    centred = [logits - logits.mean(dim=1, keepdim=True) for logits in given]
     return float(cosine_similarity(centred[0], centred[1], dim=1).mean())
 
 

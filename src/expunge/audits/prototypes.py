@@ -33,6 +33,7 @@ from expunge.audits.accuracy import accuracy
 from expunge.case import Case, Evidence
 from expunge.finding import Finding
 from expunge.network import find_head
+from expunge.outputs import reopened
 from expunge.settings import settings
 from expunge.taps import HEAD
 from expunge.training import Count
@@ -118,7 +119,7 @@ def rebuilt(head: Head, features: Float[Tensor, "rows width"], draw: Draw) -> He
 def _mean_scores(evidence: Evidence, draws: Sequence[Draw]) -> tuple[float, float]:
     """Return recall and balanced accuracy, averaged over draws."""
     features = {part: values.double() for part, values in evidence.features[HEAD].items()}
-    layer = find_head(evidence.model, evidence.logits["retain"].shape[1])
+    layer = find_head(reopened(evidence.model), evidence.logits["retain"].shape[1])
     weights = layer.weight.detach().double().cpu()
     biases = torch.zeros_like(weights[:, 0])
     if layer.bias is not None:

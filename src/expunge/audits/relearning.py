@@ -41,6 +41,7 @@ from expunge.audits.accuracy import accuracy
 from expunge.case import Case, Evidence
 from expunge.finding import Finding
 from expunge.network import copy_of
+from expunge.outputs import reopened
 from expunge.rows import JoinedRows, Rows
 from expunge.runtime import Runtime
 from expunge.settings import settings
@@ -118,7 +119,7 @@ class Relearning:
         return case.each(
             (self, name),
             lambda evidence: relearn(
-                evidence.model, rows, watched, case.runtime, training, stage="relearning", every=self.every
+                reopened(evidence.model), rows, watched, case.runtime, training, stage="relearning", every=self.every
             ),
         )
 

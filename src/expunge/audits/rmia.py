@@ -108,11 +108,12 @@ class Rmia:
     ) -> Finding:
         few = [f"{count or 'no'} rows in {where}" for where, count in rows.items() if count < self.min_rows]
         note = f"only informs: {' and '.join(few)}, where {self.min_rows} are needed to count" if few else None
-        known = all(count > 1 for count in rows.values())
+        note = case.closed() or note
+        known = all(count > 1 for count in rows.values()) and not case.closed()
         return case.measure(
             name,
             case.beside_retrained(distance) if known else lambda evidence: None,
-            level=None if few else self.level,
+            level=None if few or case.closed() else self.level,
             meaning=meaning,
             note=note,
             paired=True,

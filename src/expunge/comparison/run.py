@@ -138,9 +138,10 @@ def _checked(experiments: Mapping[str, Experiment]) -> Experiment:
     (name, first), *others = experiments.items()
     told: dict[str, str] = {}
     for other_name, other in experiments.items():
-        if other.corruption:
+        if other.corruption or other.head != "keep":
+            what = "without a corruption" if other.corruption else "that keep the head"
             raise SettingsError(
-                f"expected experiments without a corruption to compare, got one in {other_name}: run it by itself, "
+                f"expected experiments {what} to compare, got one in {other_name}: run it by itself, "
                 "or compare finished runs"
             )
         method = describe(other.method)
