@@ -63,7 +63,7 @@ def test_no_image_is_opened_before_it_is_asked_for(tmp_path: Path) -> None:
         (lambda folder: None, "expected images in a folder per class in"),
         (lambda folder: (folder / "cat").mkdir(), "expected images in a folder per class in"),
         (lambda folder: make_folder(folder / "train", classes=CLASSES, per_class=1), "or neither, got one of them"),
-        (lambda folder: make_folder(folder, classes=CLASSES, per_class=1), "images enough to hold one in five out"),
+        (lambda folder: make_folder(folder, classes=CLASSES, per_class=1), "rows enough to hold one in five out"),
     ],
 )
 def test_a_folder_without_images_says_what_was_wanted(make: object, message: str, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
@@ -26,6 +27,7 @@ from expunge.checkpoint import CONFIG, WEIGHTS, save_model
 from expunge.data import Data
 from expunge.errors import OutputError
 from expunge.files import check_free, file_hash, new_folder
+from expunge.reading import read
 from expunge.rows import Rows
 
 ENTRY = "entry.json"
@@ -147,12 +149,12 @@ def name_of(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(_plain(key), sort_keys=True).encode()).hexdigest()
 
 
-def fingerprint(rows: Rows, size: int = 512) -> str:
+def fingerprint(rows: Rows, *, workers: int = 0, size: int = 512) -> str:
     """Return the SHA-256 of the inputs and labels of all rows, in their order. Every row is read once."""
     digest = hashlib.sha256()
-    indices = torch.arange(len(rows)).numpy()
-    for start in range(0, len(rows), size):
-        for tensor in rows.batch(indices[start : start + size]):
+    chunks = np.split(np.arange(len(rows)), range(size, len(rows), size))
+    for batch in read(rows, chunks, workers, torch.Generator()):
+        for tensor in batch:
             content = tensor.cpu().contiguous()
             digest.update(f"{content.dtype} {tuple(content.shape)}".encode())
             digest.update(content.flatten().view(torch.uint8).numpy().tobytes())

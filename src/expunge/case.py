@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from expunge.bootstrap import Values, auc_interval, mean_interval
-from expunge.data import PARTS, Access, Data, Part, Split, choose
+from expunge.data import PARTS, Access, Data, Part, Scaling, Split, choose
 from expunge.errors import ModelError
 from expunge.finding import Finding, Ideal, Interval, Meaning, Series, finding
 from expunge.rows import Indices
@@ -38,8 +38,10 @@ class Dataset(Protocol):
 class Adaptable(Protocol):
     """A data set whose inputs can be brought to the shape that a model takes."""
 
-    def adapted(self, input_size: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]) -> Dataset:
-        """Return the data set with inputs of this shape, normalised by these per channel.
+    def adapted(
+        self, input_size: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...], scaling: Scaling
+    ) -> Dataset:
+        """Return the data set with inputs of this shape, scaled so and normalised by these per channel.
 
         Raises:
             DataError: Its inputs cannot have that shape.

@@ -1,7 +1,7 @@
 """Model folders: ``model.safetensors`` and timm's ``config.json``, written whole, hashed, never a pickle."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from timm.models import save_for_hf
 from torch import nn
 
 import expunge.networks  # noqa: F401  registers our networks with timm
-from expunge.data import Data
+from expunge.data import Data, Scaling
 from expunge.errors import ModelError, did_you_mean
 from expunge.files import file_hash
 from expunge.network import architecture, known
@@ -31,6 +31,8 @@ class Checkpoint:
     mean: tuple[float, ...]
     """Mean per channel that inputs are normalised with; empty if they are not."""
     std: tuple[float, ...]
+    scaling: Scaling
+    """How images are brought to the size of an input."""
     about: dict[str, Any]
     """How the weights came about: ``training``, ``history`` (one entry per request), ``parent`` (a hash)."""
     hash: str
@@ -47,7 +49,7 @@ def save_model(model: nn.Module, folder: Path, data: Data, about: dict[str, Any]
     Args:
         model: A network of timm's factory.
         folder: An existing folder; that it appears whole or not at all is for the caller (``files.new_folder``).
-        data: Gives label names, input size, mean and standard deviation.
+        data: Gives label names, input size, mean, standard deviation and scaling.
         about: How the weights came about; see `Checkpoint`.
 
     Raises:
@@ -62,7 +64,7 @@ def save_model(model: nn.Module, folder: Path, data: Data, about: dict[str, Any]
         str(folder),
         safe_serialization=True,
         model_config={"label_names": list(data.label_names), "expunge": about},
-        data_config={"input_size": data.input_size, **normalised},
+        data_config={"input_size": data.input_size, **normalised, **asdict(data.scaling)},
     )
 
 
@@ -83,6 +85,7 @@ def load_model(path: Path) -> Checkpoint:
         cfg = config["pretrained_cfg"]
         input_size = tuple(int(size) for size in cfg["input_size"])
         mean, std = (tuple(float(value) for value in cfg.get(name) or ()) for name in ("mean", "std"))
+        scaling = Scaling(**{field.name: cfg[field.name] for field in fields(Scaling) if field.name in cfg})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"expected timm's {CONFIG} in {path}, got a damaged one: {error!r}") from error
     if not timm.is_model(name):
@@ -104,6 +107,7 @@ def load_model(path: Path) -> Checkpoint:
         input_size=input_size,
         mean=mean,
         std=std,
+        scaling=scaling,
         about=about,
         hash=file_hash(path / WEIGHTS),
     )

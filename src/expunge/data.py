@@ -2,19 +2,33 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor, nn
+from torch.utils.data import get_worker_info
 
 from expunge.errors import AccessError, DataError, RequestError, did_you_mean
 from expunge.rows import Indices, Rows, TakenRows
 
 Part = Literal["retain", "forget", "retain_test", "forget_test"]
 PARTS: tuple[Part, ...] = get_args(Part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """How images of any size are brought to the size of an input, in the words of timm's ``config.json``."""
+
+    interpolation: str = "bilinear"
+    """Pillow's filter."""
+    crop_pct: float = 1.0
+    """Size of an input as a share of the size that images are scaled to before the middle is cut out."""
+    crop_mode: str = "center"
+    """What is scaled to that size: ``center`` the shorter side, ``border`` the longer one, ``squash`` both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +46,8 @@ class Data:
     """Mean per channel that the inputs were normalised with; empty if they were not."""
     std: tuple[float, ...] = ()
     """Standard deviation per channel that the inputs were normalised with; empty if they were not."""
+    scaling: Scaling = Scaling()
+    """How images were brought to the size of an input; the default leaves one of that size as it is."""
 
     def __post_init__(self) -> None:
         if len(self.train) == 0:
@@ -39,7 +55,8 @@ class Data:
         for name, rows in (("train", self.train), ("test", self.test)):
             if len(rows) == 0:
                 continue
-            lowest, highest = int(rows.labels.min()), int(rows.labels.max())
+            labels = rows.labels
+            lowest, highest = int(labels.min()), int(labels.max())
             if lowest < 0 or highest >= len(self.label_names):
                 raise DataError(
                     f"expected {name} labels from 0 to {len(self.label_names) - 1}, got {lowest} to {highest}"
@@ -180,12 +197,16 @@ def choose(
 ) -> Int64[np.ndarray, " chosen"]:
     """Return the indices, in ascending order, of a random choice of at most `per_class` rows of every class."""
     order = torch.randperm(len(labels), generator=generator).numpy()
-    ordered = labels[order]
+    return np.sort(order[first(labels[order], per_class)])
+
+
+def first(labels: Int64[np.ndarray, " rows"], per_class: int) -> Int64[np.ndarray, " chosen"]:
+    """Return the indices, in ascending order, of the first rows of every class, at most `per_class` of each."""
     # sorting is linear in the rows for 16-bit integers; a search for one class after another is rows times classes
-    by_class = np.argsort(ordered.astype(np.min_scalar_type(ordered.max())), kind="stable")
-    counts = np.bincount(ordered)
-    within = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.sort(order[by_class[within < per_class]])
+    small = labels.astype(np.min_scalar_type(labels.max(initial=0)))
+    by_class = np.argsort(small, kind="stable")
+    edges = np.flatnonzero(np.diff(small[by_class], prepend=-1, append=-1))
+    return np.sort(np.concatenate([by_class[start : min(start + per_class, end)] for start, end in pairwise(edges)]))
 
 
 @dataclass(frozen=True)
@@ -198,16 +219,17 @@ class Count:
     """Reads in all: a row read in three epochs counts three times."""
 
 
-@dataclass
 class _CountedRows:
     """Rows that count every read. Labels are free: they are what a request names."""
 
-    rows: Rows
-    reads: int = 0
-    seen: Bool[np.ndarray, " rows"] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.seen = np.zeros(len(self.rows), dtype=bool)
+    def __init__(self, rows: Rows, workers: int) -> None:
+        self.rows = rows
+        # worker processes read too; each has a counter of its own, and all mark what they have seen in shared memory
+        self.reads = torch.zeros(1 + workers, dtype=torch.int64)
+        self.seen = torch.zeros(len(rows), dtype=torch.bool)
+        if workers:
+            self.reads.share_memory_()  # type: ignore[no-untyped-call]
+            self.seen.share_memory_()  # type: ignore[no-untyped-call]
 
     @property
     def labels(self) -> Int64[np.ndarray, " rows"]:
@@ -217,8 +239,9 @@ class _CountedRows:
         return len(self.rows)
 
     def batch(self, indices: Indices) -> tuple[Shaped[Tensor, "rows ..."], Int64[Tensor, " rows"]]:
-        self.reads += len(indices)
-        self.seen[indices] = True
+        worker = get_worker_info()
+        self.reads[0 if worker is None else 1 + worker.id] += len(indices)
+        self.seen[torch.from_numpy(indices)] = True
         return self.rows.batch(indices)
 
 
@@ -231,14 +254,17 @@ class Access:
         parts: All parts of the data.
         reads: The parts that the method declares.
         build: Makes a fresh network of the model's architecture, with new random weights.
+        workers: Processes that may read ahead for the method. What they have read counts, used or not.
     """
 
-    def __init__(self, parts: Split, reads: Iterable[Part], build: Callable[[], nn.Module]) -> None:
+    def __init__(
+        self, parts: Split, reads: Iterable[Part], build: Callable[[], nn.Module], *, workers: int = 0
+    ) -> None:
         self.request = parts.request
         self.num_classes = len(parts.label_names)
         self.input_size = parts.input_size
         self.build = build
-        self._counted = {part: _CountedRows(parts[part]) for part in reads}
+        self._counted = {part: _CountedRows(parts[part], workers) for part in reads}
 
     def __getitem__(self, part: Part) -> Rows:
         """Return the rows of a declared part.
@@ -266,4 +292,6 @@ class Access:
     def counts(self) -> dict[Part, Count]:
         """Return how much was read of every part; a part that was never handed out has zeros."""
         nothing = dict.fromkeys(PARTS, Count(0, 0))
-        return nothing | {part: Count(int(rows.seen.sum()), rows.reads) for part, rows in self._counted.items()}
+        return nothing | {
+            part: Count(int(rows.seen.sum()), int(rows.reads.sum())) for part, rows in self._counted.items()
+        }

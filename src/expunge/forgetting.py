@@ -62,7 +62,7 @@ def run_method(
     """
     check_finite(model, "the original model")
     runtime = runtime.fresh()
-    access = Access(parts, method.reads, build)
+    access = Access(parts, method.reads, build, workers=runtime.workers)
     name = type(method).__module__.rsplit(".", 1)[-1]
     try:
         new = method(model, access, runtime)
@@ -118,7 +118,7 @@ def check_takes_rows(method: Method, parts: Split, runtime: Runtime, build: Call
     if not parts.request.rows:
         return
     sealed = replace(parts, parts={part: _SealedRows(rows) for part, rows in parts.parts.items()})
-    quiet = replace(runtime.fresh(), progress=silent)
+    quiet = replace(runtime.fresh(), progress=silent, workers=0)
     with quiet.seeded("trial"):
         network = build()
     with suppress(_ReadsError):

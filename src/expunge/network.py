@@ -36,10 +36,13 @@ class Network:
                 f"expected a network that timm has, got {self.name!r}{did_you_mean(self.name, known())}"
             )
         try:
+            shape = (1, 1, *data.input_size) if len(data.input_size) == 1 else data.input_size
             args = resolve_model_input_args(
-                self.name, {"input_size": data.input_size}, num_classes=len(data.label_names), **self.args
+                self.name, {"input_size": shape}, num_classes=len(data.label_names), **self.args
             )
             model: nn.Module = timm.create_model(**args)
+            if len(data.input_size) == 1:
+                copy_of(model).eval()(torch.zeros(1, *data.input_size))  # many networks take images alone
         except (AssertionError, TypeError, ValueError, RuntimeError) as error:
             raise SettingsError(
                 f"expected arguments that {self.name!r} takes for inputs {data.input_size}, got {self.args}: {error}"

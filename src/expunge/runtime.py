@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import pairwise, tee
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from expunge.cost import Cost
 from expunge.errors import SettingsError
+from expunge.reading import read
 from expunge.rows import Indices, Rows
 
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
@@ -47,6 +48,8 @@ class Runtime:
     seed: int = 0
     progress: Progress = silent
     cost: Cost = field(default_factory=Cost)
+    workers: int = 0
+    """Processes that read rows ahead of their turn; 0 reads each batch when it is its turn."""
     images: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     """Inputs that a method made and leaves for the report, by what they are and the class they stand for."""
 
@@ -90,16 +93,21 @@ class Runtime:
             Inputs, labels, and the factor by which the mean loss over this share counts, so that the average over
             processes is the mean over the batch.
         """
+        schedule, weights = tee(self._schedule(len(rows), size, epochs, stream))
+        chunks = (share for share, _ in schedule)
+        batches = read(rows, chunks, self.workers, self.generator(f"{stream}/workers"))
+        for (inputs, labels), (_, weight) in zip(batches, weights, strict=True):
+            yield inputs.to(self.device), labels.to(self.device), weight
+
+    def _schedule(self, rows: int, size: int, epochs: int, stream: str | None) -> Iterator[tuple[Indices, float]]:
+        """Yield the indices of this process's share of every batch with its weight, an epoch's when it is its turn."""
         generator = None if stream is None else self.generator(stream)
         world = self.fabric.world_size
         for _ in range(epochs):
-            order = (
-                np.arange(len(rows)) if generator is None else torch.randperm(len(rows), generator=generator).numpy()
-            )
-            for start, end in pairwise([*batch_starts(len(rows), size), len(rows)]):
+            order = np.arange(rows) if generator is None else torch.randperm(rows, generator=generator).numpy()
+            for start, end in pairwise([*batch_starts(rows, size), rows]):
                 share = self._share(order[start:end])
-                inputs, labels = rows.batch(share)
-                yield inputs.to(self.device), labels.to(self.device), len(share) * world / (end - start)
+                yield share, len(share) * world / (end - start)
 
     def shares(self, rows: int, size: int) -> list[Indices]:
         """Return the indices of this process's share of every batch, for rows in order."""
@@ -182,7 +190,7 @@ class Runtime:
 
 
 def open_runtime(
-    *, device: str = "auto", precision: str = "32-true", seed: int = 0, progress: Progress = silent
+    *, device: str = "auto", precision: str = "32-true", seed: int = 0, progress: Progress = silent, workers: int = 0
 ) -> Runtime:
     """Return the runtime of this process.
 
@@ -191,10 +199,13 @@ def open_runtime(
         precision: As Lightning Fabric names it.
         seed: Seed of all random streams.
         progress: How to show progress.
+        workers: Processes that read rows ahead of their turn; they change no result.
 
     Raises:
-        SettingsError: The device is unknown or not there, or the precision is unknown.
+        SettingsError: The device is unknown or not there, the precision is unknown, or workers are fewer than none.
     """
+    if workers < 0:
+        raise SettingsError(f"expected workers >= 0, got {workers}")
     if precision not in PRECISIONS:
         raise SettingsError(f"expected a precision {', '.join(PRECISIONS)}, got {precision!r}")
     kind, _, number = device.partition(":")
@@ -209,7 +220,7 @@ def open_runtime(
         # a PyTorch built for CUDA looks for a driver at every step of Adam unless it is told that there is no GPU
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     fabric = Fabric(accelerator=kind, devices=[int(number or 0)] if kind == "cuda" else 1, precision=precision)
-    return Runtime(fabric=fabric, precision=precision, seed=seed, progress=progress)
+    return Runtime(fabric=fabric, precision=precision, seed=seed, progress=progress, workers=workers)
 
 
 def batch_starts(rows: int, size: int) -> list[int]:

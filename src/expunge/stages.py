@@ -217,7 +217,7 @@ def load_for(checkpoint: Checkpoint, dataset: Dataset) -> Data:
             f"expected a model of the data as they are, got one of a {name}: use `expunge run` on its file"
         )
     if isinstance(dataset, Adaptable) and checkpoint.mean:
-        dataset = dataset.adapted(checkpoint.input_size, checkpoint.mean, checkpoint.std)
+        dataset = dataset.adapted(checkpoint.input_size, checkpoint.mean, checkpoint.std, checkpoint.scaling)
     data = dataset.load()
     if checkpoint.label_names and checkpoint.label_names != data.label_names:
         known, came = checkpoint.label_names, data.label_names
