@@ -32,9 +32,7 @@ def make_hub(*, per_class: int, seed: int = 0, image: str = "img") -> datasets.D
     rows = [images(index, per_class, seed) for index in range(3)]
     mixed = [rows[index][number] for number in range(per_class) for index in range(3)]
     kinds = {image: datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog", "ship"])}
-    return datasets.Dataset.from_dict(
-        {image: mixed, "label": [0, 1, 2] * per_class}, features=datasets.Features(kinds)
-    )
+    return datasets.Dataset.from_dict({image: mixed, "label": [0, 1, 2] * per_class}, features=datasets.Features(kinds))
 
 
 def make_mnist(folder: Path, *, name: str = "MNIST", per_class: int = 30) -> None:

@@ -15,6 +15,7 @@ from expunge.bootstrap import Values, auc_interval, mean_interval
 from expunge.data import PARTS, Access, Data, Part, Scaling, Split, choose
 from expunge.errors import ModelError
 from expunge.finding import Finding, Ideal, Interval, Meaning, Series, finding
+from expunge.memory import check_fits
 from expunge.rows import Indices
 from expunge.runtime import Runtime
 from expunge.taps import HEAD, find_taps
@@ -227,10 +228,14 @@ def open_case(
 
     Raises:
         ModelError: A model gives logits that are not finite, or not one per class.
+        DataError: The logits of all models do not fit into memory.
     """
     models = [("original", original), ("unlearned", unlearned)]
     models += [(f"retrained {number}", model) for number, model in enumerate(retrained, start=1)]
     models += [(f"unlearned {number}", model) for number, model in enumerate(population, start=1)]
+    rows, classes = sum(len(split[part]) for part in PARTS), len(split.label_names)
+    needed = (len(models) + 1) * rows * (4 * classes + 8)  # one more while a model's batches are put together
+    check_fits(needed, f"{classes} logits of {rows} rows by {len(models)} models", "audit with fewer rows or models")
     gathered = []
     with runtime.stage("evidence", len(models)) as advance:
         for name, model in models:

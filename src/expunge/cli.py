@@ -25,6 +25,7 @@ from expunge.options import (
     SeedOption,
     SetOption,
     StackedOption,
+    WorkersOption,
     cache_of,
     runtime_of,
     workers_of,
@@ -92,6 +93,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder to make; runs/NAME if not given.")] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "32-true",
+    workers: WorkersOption = 0,
     seed: Annotated[int | None, typer.Option(help="Seed of all random streams, in place of the file's.")] = None,
     assignments: SetOption = None,
     no_cache: NoCacheOption = False,
@@ -115,7 +117,7 @@ def run(
     folder = out or Path("runs") / experiment.stem
     result = run_experiment(
         chosen,
-        runtime_of(context, device, precision, chosen.seed),
+        runtime_of(context, device, precision, chosen.seed, workers),
         folder,
         overwrite=overwrite,
         cache=cache_of(no_cache),
@@ -132,6 +134,7 @@ def train(
     network: Annotated[str, typer.Option(help="Any network that timm has; see `expunge list networks`.")] = "small_cnn",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "32-true",
+    workers: WorkersOption = 0,
     seed: SeedOption = 0,
     assignments: SetOption = None,
     overwrite: OverwriteOption = False,
@@ -148,7 +151,7 @@ def train(
         from_mapping(Network, {"name": network} | chosen["network"]),
         from_mapping(Training, chosen["training"]),
         out,
-        runtime_of(context, device, precision, seed),
+        runtime_of(context, device, precision, seed, workers),
         overwrite=overwrite,
     )
     accuracy = "not known" if trained.test_accuracy is None else f"{trained.test_accuracy:.1%}"
@@ -167,6 +170,7 @@ def forget(
     method: Annotated[str, typer.Option(help="How; see `expunge list methods`.")] = "unsir",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "32-true",
+    workers: WorkersOption = 0,
     seed: SeedOption = 0,
     assignments: SetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and stop before the work.")] = False,
@@ -194,7 +198,7 @@ def forget(
         context.obj.say(f"{method}, {say(plan.parts)}: would read {told} and write {out}.")
         context.obj.value({"method": describe(plan.method), "reads": reads, "out": str(out)})
         return
-    forgotten = forget_folder(plan, runtime_of(context, device, precision, seed))
+    forgotten = forget_folder(plan, runtime_of(context, device, precision, seed, workers))
     read = forgotten.access["forget"]
     context.obj.say(
         f"{method}, {say(plan.parts)}: {forgotten.bill.seconds['total']:.2f} s, "
@@ -221,6 +225,7 @@ def audit(
     rows: RowsOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "32-true",
+    workers: WorkersOption = 0,
     seed: SeedOption = 0,
     assignments: SetOption = None,
     jobs: JobsOption = None,
@@ -245,7 +250,7 @@ def audit(
         build("datasets", {"name": data} | chosen["dataset"]),
         DEFAULT_AUDITS,
         out,
-        runtime_of(context, device, precision, seed),
+        runtime_of(context, device, precision, seed, workers),
         overwrite=overwrite,
         references=references,
         stacked=stacked or 0,

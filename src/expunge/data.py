@@ -8,12 +8,12 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, Shaped
+from jaxtyping import Bool, Int64, Integer, Shaped
 from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
 from expunge.errors import AccessError, DataError, RequestError, did_you_mean
-from expunge.rows import Indices, Rows, TakenRows
+from expunge.rows import Indices, Rows, TakenRows, compact
 
 Part = Literal["retain", "forget", "retain_test", "forget_test"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -172,7 +172,8 @@ def split(data: Data, request: Request) -> Split:
             if counts[int(index)] == 0:
                 name = data.label_names[int(index)]
                 raise RequestError(f"expected a class with training rows, got class {index} ({name!r}) with none")
-        forget, forget_test = np.isin(train, request.classes), np.isin(test, request.classes)
+        wanted = np.isin(np.arange(len(data.label_names)), request.classes)
+        forget, forget_test = wanted[train], wanted[test]
     if forget.all():
         raise RequestError(f"expected rows to retain, got all {len(train)} training rows to forget")
     if len(test) and forget_test.all():
@@ -197,16 +198,17 @@ def choose(
 ) -> Int64[np.ndarray, " chosen"]:
     """Return the indices, in ascending order, of a random choice of at most `per_class` rows of every class."""
     order = torch.randperm(len(labels), generator=generator).numpy()
-    return np.sort(order[first(labels[order], per_class)])
+    return np.sort(order[first(compact(labels)[order], per_class)])
 
 
-def first(labels: Int64[np.ndarray, " rows"], per_class: int) -> Int64[np.ndarray, " chosen"]:
+def first(labels: Integer[np.ndarray, " rows"], per_class: int) -> Int64[np.ndarray, " chosen"]:
     """Return the indices, in ascending order, of the first rows of every class, at most `per_class` of each."""
     # sorting is linear in the rows for 16-bit integers; a search for one class after another is rows times classes
-    small = labels.astype(np.min_scalar_type(labels.max(initial=0)))
+    small = compact(labels)
     by_class = np.argsort(small, kind="stable")
-    edges = np.flatnonzero(np.diff(small[by_class], prepend=-1, append=-1))
-    return np.sort(np.concatenate([by_class[start : min(start + per_class, end)] for start, end in pairwise(edges)]))
+    edges = np.flatnonzero(np.diff(small[by_class])) + 1
+    bounds = [0, *edges.tolist(), len(small)]
+    return np.sort(np.concatenate([by_class[start : min(start + per_class, end)] for start, end in pairwise(bounds)]))
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,10 @@ ClassesOption = Annotated[
     list[str] | None, typer.Option(help="Classes to forget, by index or name, separated by commas.")
 ]
 RowsOption = Annotated[str | None, typer.Option(help="Single training rows to forget, separated by commas.")]
+WorkersOption = Annotated[
+    int,
+    typer.Option(min=0, help="Processes that read rows ahead; they change no result.", rich_help_panel="Machine"),
+]
 NoCacheOption = Annotated[
     bool, typer.Option("--no-cache", help="Train all retrained models anew; neither read nor fill the cache.")
 ]
@@ -80,14 +84,14 @@ class Output:
             sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
 
 
-def runtime_of(context: typer.Context, device: str, precision: str, seed: int) -> "Runtime":
+def runtime_of(context: typer.Context, device: str, precision: str, seed: int, workers: int = 0) -> "Runtime":
     """Return the runtime of a command, with progress on stderr unless it must be silent."""
     from expunge.runtime import open_runtime
     from expunge.terminal import Bars
 
     output: Output = context.obj
     bars = Bars(Console(stderr=True), quiet=output.quiet or output.as_json)
-    return open_runtime(device=device, precision=precision, seed=seed, progress=bars)
+    return open_runtime(device=device, precision=precision, seed=seed, progress=bars, workers=workers)
 
 
 def cache_of(no_cache: bool) -> "Cache | None":

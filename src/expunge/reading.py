@@ -7,20 +7,23 @@ with any number of them, as long as a row is a function of its index alone.
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from expunge.errors import DataError, ExpungeError
-from expunge.rows import Indices, Rows
+from expunge.rows import Rows
 
-Batch = tuple[Shaped[Tensor, "rows ..."], Int64[Tensor, " rows"]]
+Chunk = Int64[np.ndarray, "_"]
+"""Indices of the rows of a batch."""
+Batch = tuple[Shaped[Tensor, "_ ..."], Int64[Tensor, "_"]]
 AHEAD = 1
 """Batches that each worker has ready: more would take memory and save no time."""
 
 
-def read(rows: Rows, chunks: Iterable[Indices], workers: int, generator: torch.Generator) -> Iterator[Batch]:
+def read(rows: Rows, chunks: Iterable[Chunk], workers: int, generator: torch.Generator) -> Iterator[Batch]:
     """Yield the inputs and labels of chunks of rows, one after the other.
 
     Args:
@@ -63,7 +66,7 @@ class _Chunks(Dataset[Batch | ExpungeError]):
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
 
-    def __getitem__(self, chunk: Indices) -> Batch | ExpungeError:
+    def __getitem__(self, chunk: Chunk) -> Batch | ExpungeError:
         try:
             return self._rows.batch(chunk)
         except ExpungeError as error:

@@ -24,7 +24,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
     train, test = make_arrays(rows=300, shape=(8, 8, 3)), make_arrays(rows=90, shape=(8, 8, 3), seed=1)
     np.savez(folder / "arrays.npz", x_train=train[0], y_train=train[1], x_test=test[0], y_test=test[1])
     make_table(folder / "table.csv", rows=400)
-    settings = {
+    settings: dict[str, dict[str, object]] = {
         "arrays": {"path": str(folder / "arrays.npz")},
         "folder": {"path": str(folder / "images"), "size": 8},
         "huggingface": {"path": str(folder / "hub"), "size": 8},
