@@ -22,7 +22,9 @@ LEGACY = {"EMNIST", "FashionMNIST", "KMNIST", "MNIST", "QMNIST"}
 def unpickles(name: str) -> bool:
     """Return whether the file of one of torchvision's data sets calls pickle or torch.load."""
     module = sys.modules[getattr(torchvision.datasets, name).__module__]
-    calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.Call)]
+    calls = [
+        ast.unparse(node.func) for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.Call)
+    ]
     return any(call in {"pickle.load", "pickle.loads", "torch.load"} for call in calls)
 
 
@@ -42,7 +44,9 @@ def test_every_source_takes_the_arguments_that_it_is_given(name: str) -> None:
     assert given | {"root", "download"} <= set(parameters)
     module = inspect.getsource(sys.modules[getattr(torchvision.datasets, name).__module__])
     for attribute in filter(None, (source.labels, source.names)):
-        assert f"{attribute}" in module or issubclass(getattr(torchvision.datasets, name), torchvision.datasets.ImageFolder)
+        assert f"{attribute}" in module or issubclass(
+            getattr(torchvision.datasets, name), torchvision.datasets.ImageFolder
+        )
 
 
 def test_grey_images_have_their_pixels_and_names(tmp_path: Path) -> None:
@@ -57,7 +61,10 @@ def test_grey_images_have_their_pixels_and_names(tmp_path: Path) -> None:
 
 
 def test_files_without_names_are_read_too(tmp_path: Path) -> None:
-    training, testing = tmp_path / "gtsrb" / "GTSRB" / "Training", tmp_path / "gtsrb" / "GTSRB" / "Final_Test" / "Images"
+    training, testing = (
+        tmp_path / "gtsrb" / "GTSRB" / "Training",
+        tmp_path / "gtsrb" / "GTSRB" / "Final_Test" / "Images",
+    )
     for label in range(2):
         (training / f"{label:05}").mkdir(parents=True)
         for number in range(3):

@@ -98,7 +98,9 @@ class _Lost:
 
 
 def test_a_lost_worker_is_told_in_one_line() -> None:
-    with pytest.raises(DataError, match=r"expected 1 workers to read rows, got: DataLoader worker .*: give fewer --workers"):
+    with pytest.raises(
+        DataError, match=r"expected 1 workers to read rows, got: DataLoader worker .*: give fewer --workers"
+    ):
         list(read(_Lost(), [np.arange(2)], 1, torch.Generator()))
 
 

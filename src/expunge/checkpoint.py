@@ -15,7 +15,7 @@ import expunge.networks  # noqa: F401  registers our networks with timm
 from expunge.data import Data, Scaling
 from expunge.errors import ModelError, did_you_mean
 from expunge.files import file_hash
-from expunge.network import architecture, known
+from expunge.network import architecture, as_image, known
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -63,8 +63,8 @@ def save_model(model: nn.Module, folder: Path, data: Data, about: dict[str, Any]
         model,
         str(folder),
         safe_serialization=True,
-        model_config={"label_names": list(data.label_names), "expunge": about},
-        data_config={"input_size": data.input_size, **normalised, **asdict(data.scaling)},
+        model_config={"label_names": list(data.label_names), "input_size": list(data.input_size), "expunge": about},
+        data_config={"input_size": as_image(data.input_size), **normalised, **asdict(data.scaling)},
     )
 
 
@@ -83,7 +83,7 @@ def load_model(path: Path) -> Checkpoint:
         name, args = config["architecture"], dict(config.get("model_args", {}))
         about, names = dict(config.get("expunge", {})), tuple(config.get("label_names", ()))
         cfg = config["pretrained_cfg"]
-        input_size = tuple(int(size) for size in cfg["input_size"])
+        input_size = tuple(int(size) for size in config.get("input_size", cfg["input_size"]))
         mean, std = (tuple(float(value) for value in cfg.get(name) or ()) for name in ("mean", "std"))
         scaling = Scaling(**{field.name: cfg[field.name] for field in fields(Scaling) if field.name in cfg})
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -36,9 +36,8 @@ class Network:
                 f"expected a network that timm has, got {self.name!r}{did_you_mean(self.name, known())}"
             )
         try:
-            shape = (1, 1, *data.input_size) if len(data.input_size) == 1 else data.input_size
             args = resolve_model_input_args(
-                self.name, {"input_size": shape}, num_classes=len(data.label_names), **self.args
+                self.name, {"input_size": as_image(data.input_size)}, num_classes=len(data.label_names), **self.args
             )
             model: nn.Module = timm.create_model(**args)
             if len(data.input_size) == 1:
@@ -53,6 +52,11 @@ class Network:
 def known() -> list[str]:
     """Return the names of all networks."""
     return list(timm.list_models())
+
+
+def as_image(input_size: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of an input as timm wants it: a flat row is an image one pixel high."""
+    return (1, 1, *input_size) if len(input_size) == 1 else input_size
 
 
 def architecture(model: nn.Module) -> str | None:
