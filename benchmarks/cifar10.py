@@ -1,6 +1,6 @@
 """CIFAR-10 from parquet files as the Hugging Face hub keeps them, decoded once into memory; for benchmarks alone.
 
-Used as the data set ``cifar10`` by other benchmarks; needs ``pip install datasets``.
+Used as the data set ``cifar10`` by other benchmarks.
 """
 
 from pathlib import Path

@@ -1,14 +1,18 @@
 """Folders of images: what is read, in which shape, and what is refused."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+from timm.data import create_transform, resolve_data_config
 
-from expunge.checkpoint import load_model
+from expunge.checkpoint import load_model, save_model
 from expunge.cli import main
+from expunge.data import Scaling
 from expunge.datasets.folder import Folder
 from expunge.errors import DataError
 from images import make_folder
@@ -63,7 +67,7 @@ def test_no_image_is_opened_before_it_is_asked_for(tmp_path: Path) -> None:
         (lambda folder: None, "expected images in a folder per class in"),
         (lambda folder: (folder / "cat").mkdir(), "expected images in a folder per class in"),
         (lambda folder: make_folder(folder / "train", classes=CLASSES, per_class=1), "or neither, got one of them"),
-        (lambda folder: make_folder(folder, classes=CLASSES, per_class=1), "images enough to hold one in five out"),
+        (lambda folder: make_folder(folder, classes=CLASSES, per_class=1), "rows enough to hold one in five out"),
     ],
 )
 def test_a_folder_without_images_says_what_was_wanted(make: object, message: str, tmp_path: Path) -> None:
@@ -100,6 +104,28 @@ def test_a_model_says_how_its_images_are_read(
         monkeypatch, "forget", tmp_path / "o", *at, "--classes", "dog", "--method", "head_mask", "--out", tmp_path / "u"
     )
     assert (tmp_path / "u" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("mode", ["center", "border", "squash"])
+def test_a_model_says_how_its_images_are_scaled_and_cut(tmp_path: Path, mode: str) -> None:
+    """timm, given the folder's config.json and no word from us, makes the same input of a picture."""
+    make_folder(tmp_path / "images", classes=CLASSES, per_class=5)
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 12, 3), dtype=np.uint8)
+    for file in (tmp_path / "images" / "cat").glob("*.png"):
+        Image.fromarray(pixels).save(file)
+    told = Scaling(interpolation="nearest", crop_pct=0.5, crop_mode=mode)
+    data = Folder(path=str(tmp_path / "images")).adapted((3, 12, 12), (0.0,), (1.0,), told).load()
+    assert data.scaling == told
+    model = timm.create_model("small_cnn", num_classes=3, width=2)
+    save_model(model, tmp_path / "model", data, {})
+    assert load_model(tmp_path / "model").scaling == told
+    image = data.train.batch(np.flatnonzero(data.train.labels == 0)[:1])[0][0]
+    by_timm = create_transform(
+        **resolve_data_config(
+            pretrained_cfg=json.loads((tmp_path / "model" / "config.json").read_text())["pretrained_cfg"]
+        )
+    )
+    assert torch.equal(image, by_timm(Image.fromarray(pixels)))
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:

@@ -111,7 +111,9 @@ def plan(name: str, args: Mapping[str, Any], input_size: tuple[int, ...], num_cl
     check_name(name)
     match kind_of(name):
         case "timm":
-            fitted = resolve_model_input_args(name, {"input_size": input_size}, num_classes=num_classes, **args)
+            fitted = resolve_model_input_args(
+                name, {"input_size": as_image(input_size)}, num_classes=num_classes, **args
+            )
             return Blueprint(name=fitted.pop("model_name"), args=fitted)
         case "torchvision":
             return Blueprint(name=name, args={"num_classes": num_classes, **args})
@@ -122,6 +124,11 @@ def plan(name: str, args: Mapping[str, Any], input_size: tuple[int, ...], num_cl
             told = {"num_classes": num_classes, "input_size": list(input_size)}
             takes = inspect.signature(find_builder(name)).parameters
             return Blueprint(name=name, args={key: told[key] for key in told if key in takes} | dict(args))
+
+
+def as_image(input_size: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of an input as timm wants it: a flat row is an image one pixel high."""
+    return (1, 1, *input_size) if len(input_size) == 1 else input_size
 
 
 def blueprint_of(model: nn.Module) -> Blueprint | None:

@@ -12,9 +12,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from expunge.bootstrap import Values, auc_interval, mean_interval
-from expunge.data import PARTS, Access, Data, Part, Split, choose
+from expunge.data import PARTS, Access, Data, Part, Scaling, Split, choose
 from expunge.errors import ModelError
 from expunge.finding import Finding, Ideal, Interval, Meaning, Series, finding
+from expunge.memory import check_fits
 from expunge.outputs import DROPPED, AmongAll, count_outputs, drop_outputs
 from expunge.rows import Indices
 from expunge.runtime import Runtime
@@ -39,8 +40,10 @@ class Dataset(Protocol):
 class Adaptable(Protocol):
     """A data set whose inputs can be brought to the shape that a model takes."""
 
-    def adapted(self, input_size: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]) -> Dataset:
-        """Return the data set with inputs of this shape, normalised by these per channel.
+    def adapted(
+        self, input_size: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...], scaling: Scaling
+    ) -> Dataset:
+        """Return the data set with inputs of this shape, scaled so and normalised by these per channel.
 
         Raises:
             DataError: Its inputs cannot have that shape.
@@ -233,11 +236,15 @@ def open_case(
 
     Raises:
         ModelError: A model gives logits that are not finite, or neither one per class nor one per retained class.
+        DataError: The logits of all models do not fit into memory.
     """
     models = [("original", original), ("unlearned", unlearned)]
     models += [(f"retrained {number}", model) for number, model in enumerate(retrained, start=1)]
     models += [(f"unlearned {number}", model) for number, model in enumerate(population, start=1)]
     models = _alike(models, split)
+    rows, classes = sum(len(split[part]) for part in PARTS), len(split.label_names)
+    needed = (len(models) + 1) * rows * (4 * classes + 8)  # one more while a model's batches are put together
+    check_fits(needed, f"{classes} logits of {rows} rows by {len(models)} models", "audit with fewer rows or models")
     gathered = []
     with runtime.stage("evidence", len(models)) as advance:
         for name, model in models:

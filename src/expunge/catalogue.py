@@ -80,7 +80,10 @@ def _network(name: str) -> Entry:
 
 
 def _settings(cls: type[Any]) -> tuple[Setting, ...]:
-    described = TypeAdapter(cls).json_schema().get("properties", {})
+    described: dict[str, Any] = {}
+    for base in filter(dataclasses.is_dataclass, reversed(cls.__mro__)):  # each knows the meaning of its own fields
+        told = TypeAdapter(base).json_schema().get("properties", {})
+        described |= {name: field for name, field in told.items() if "description" in field}
     return tuple(
         Setting(
             name=field.name,

@@ -8,7 +8,7 @@ where the user names the same code: a folder may come from a stranger.
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from timm.models import save_for_hf
 from torch import nn
 
 from expunge import hugging_face
-from expunge.blueprint import Blueprint, blueprint_of
-from expunge.data import Data
+from expunge.blueprint import Blueprint, as_image, blueprint_of
+from expunge.data import Data, Scaling
 from expunge.errors import ModelError, OutputError, SettingsError
 from expunge.files import SUMS, as_written, file_hash, settle, write_sum
 from expunge.model_files import (
@@ -50,6 +50,8 @@ class Config:
     mean: tuple[float, ...]
     """Mean per channel that inputs are normalised with; empty if they are not."""
     std: tuple[float, ...]
+    scaling: Scaling
+    """How images are brought to the size of an input."""
     about: dict[str, Any]
     """How the weights came about: ``training``, ``history`` (one entry per request), ``parent`` (a hash)."""
 
@@ -76,7 +78,7 @@ def save_model(
         model: A network whose blueprint is known.
         folder: It is made if it is not there; that it appears whole or not at all is for the caller
             (``files.new_folder``).
-        data: Gives label names, input size, mean and standard deviation.
+        data: Gives label names, input size, mean, standard deviation and scaling.
         about: How the weights came about; see `Config`.
         dropped: Classes of the data that the model has no output of.
 
@@ -88,39 +90,32 @@ def save_model(
     if blueprint is None:
         raise ModelError(f"expected a network whose name and arguments are known, got {type(model).__name__}")
     folder.mkdir(exist_ok=True)
-    names = tuple(name for index, name in enumerate(data.label_names) if index not in dropped)
-    inputs = {"input_size": data.input_size} | ({"mean": data.mean, "std": data.std} if data.mean else {})
+    normalised = {"mean": data.mean, "std": data.std} if data.mean else {}
+    inputs = {"input_size": as_image(data.input_size), **normalised, **asdict(data.scaling)}
+    told = {
+        "label_names": [name for index, name in enumerate(data.label_names) if index not in dropped],
+        "input_size": list(data.input_size),
+        "expunge": about,
+    }
     try:
-        _write(model, blueprint, folder, names, inputs, about)
+        _write(model, blueprint, folder, told, inputs)
         write_sum(folder / WEIGHTS)
     except SafetensorError as error:
         raise OutputError(f"expected to write {folder / WEIGHTS}, got: {error}") from error
 
 
-def _write(
-    model: nn.Module,
-    blueprint: Blueprint,
-    folder: Path,
-    names: tuple[str, ...],
-    inputs: dict[str, Any],
-    about: dict[str, Any],
-) -> None:
+def _write(model: nn.Module, blueprint: Blueprint, folder: Path, told: dict[str, Any], inputs: dict[str, Any]) -> None:
     match blueprint.kind:
         case "timm":
-            told = {"label_names": list(names), "expunge": about}
             save_for_hf(model, str(folder), safe_serialization=True, model_config=told, data_config=inputs)
         case "transformers":
-            hugging_face.save(model, folder, names, {"pretrained_cfg": inputs, "expunge": about})
+            hugging_face.save(
+                model, folder, tuple(told["label_names"]), {"pretrained_cfg": inputs, "expunge": told["expunge"]}
+            )
         case "torchvision" | "builder":
             _save_weights(model, folder / WEIGHTS)
-            config = {
-                "architecture": blueprint.name,
-                "model_args": dict(blueprint.args),
-                "num_classes": len(names),
-                "label_names": names,
-                "pretrained_cfg": inputs,
-                "expunge": about,
-            }
+            known = {"architecture": blueprint.name, "model_args": dict(blueprint.args)}
+            config = known | {"num_classes": len(told["label_names"]), "pretrained_cfg": inputs, **told}
             (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -169,6 +164,7 @@ def read_config(path: Path) -> Config:
         if "architecture" not in config and "model_type" in config:
             blueprint = Blueprint(name=f"transformers:{config['model_type']}", args=hugging_face.args_in(config))
             names, cfg = hugging_face.label_names(config), cfg or _prepared(path, config)
+            input_size = cfg.get("input_size") or ()
         else:
             classes = {"num_classes": config["num_classes"]} if "num_classes" in config else {}
             args = {**classes, **config.get("model_args", {})}
@@ -176,14 +172,14 @@ def read_config(path: Path) -> Config:
                 args = dict(config.get("model_args", {}))
             blueprint = Blueprint(name=str(config["architecture"]), args=args)
             names = tuple(map(str, config.get("label_names") or cfg.get("label_names") or ()))
-            if "input_size" not in cfg:
-                raise KeyError("input_size")
+            input_size = config.get("input_size") or cfg["input_size"]
         return Config(
             blueprint=blueprint,
             label_names=names,
-            input_size=tuple(int(size) for size in cfg.get("input_size") or ()),
+            input_size=tuple(int(size) for size in input_size),
             mean=tuple(float(value) for value in cfg.get("mean") or ()),
             std=tuple(float(value) for value in cfg.get("std") or ()),
+            scaling=Scaling(**{field.name: cfg[field.name] for field in fields(Scaling) if field.name in cfg}),
             about=dict(config.get("expunge", {})),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:

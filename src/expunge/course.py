@@ -140,7 +140,7 @@ class Course:
     def _end(self) -> State:
         """Return what is left of a training when it is over: the weights, and its part of the bill."""
         counted = self.runtime.counted
-        seen = {f"seen/{part}": torch.from_numpy(rows.seen) for part, rows in counted.items()}
+        seen = {f"seen/{part}": rows.seen for part, rows in counted.items()}
         record = {
             "seconds": time.perf_counter() - self._begun,
             "flops": self.runtime.cost.flops - self._flops,
@@ -181,8 +181,7 @@ class Course:
         self.events += record["events"]
         cost.events += record["events"]
         for part, rows in self.runtime.counted.items():
-            rows.reads += record["reads"][part]
-            rows.seen |= state.tensors[f"seen/{part}"].numpy()
+            rows.add(record["reads"][part], state.tensors[f"seen/{part}"])
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:

@@ -2,19 +2,33 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, Shaped
+from jaxtyping import Bool, Int64, Integer, Shaped
 from torch import Tensor, nn
+from torch.utils.data import get_worker_info
 
 from expunge.errors import AccessError, DataError, RequestError, did_you_mean
-from expunge.rows import Indices, RelabelledRows, Rows, TakenRows
+from expunge.rows import Indices, RelabelledRows, Rows, TakenRows, compact
 
 Part = Literal["retain", "forget", "retain_test", "forget_test"]
 PARTS: tuple[Part, ...] = get_args(Part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """How images of any size are brought to the size of an input, in the words of timm's ``config.json``."""
+
+    interpolation: str = "bilinear"
+    """Pillow's filter."""
+    crop_pct: float = 1.0
+    """Size of an input as a share of the size that images are scaled to before the middle is cut out."""
+    crop_mode: str = "center"
+    """What is scaled to that size: ``center`` the shorter side, ``border`` the longer one, ``squash`` both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +46,8 @@ class Data:
     """Mean per channel that the inputs were normalised with; empty if they were not."""
     std: tuple[float, ...] = ()
     """Standard deviation per channel that the inputs were normalised with; empty if they were not."""
+    scaling: Scaling = Scaling()
+    """How images were brought to the size of an input; the default leaves one of that size as it is."""
 
     def __post_init__(self) -> None:
         if len(self.train) == 0:
@@ -39,7 +55,8 @@ class Data:
         for name, rows in (("train", self.train), ("test", self.test)):
             if len(rows) == 0:
                 continue
-            lowest, highest = int(rows.labels.min()), int(rows.labels.max())
+            labels = rows.labels
+            lowest, highest = int(labels.min()), int(labels.max())
             if lowest < 0 or highest >= len(self.label_names):
                 raise DataError(
                     f"expected {name} labels from 0 to {len(self.label_names) - 1}, got {lowest} to {highest}"
@@ -155,7 +172,8 @@ def split(data: Data, request: Request) -> Split:
             if counts[int(index)] == 0:
                 name = data.label_names[int(index)]
                 raise RequestError(f"expected a class with training rows, got class {index} ({name!r}) with none")
-        forget, forget_test = np.isin(train, request.classes), np.isin(test, request.classes)
+        wanted = np.isin(np.arange(len(data.label_names)), request.classes)
+        forget, forget_test = wanted[train], wanted[test]
     if forget.all():
         raise RequestError(f"expected rows to retain, got all {len(train)} training rows to forget")
     if len(test) and forget_test.all():
@@ -198,12 +216,17 @@ def choose(
 ) -> Int64[np.ndarray, " chosen"]:
     """Return the indices, in ascending order, of a random choice of at most `per_class` rows of every class."""
     order = torch.randperm(len(labels), generator=generator).numpy()
-    ordered = labels[order]
+    return np.sort(order[first(compact(labels)[order], per_class)])
+
+
+def first(labels: Integer[np.ndarray, " rows"], per_class: int) -> Int64[np.ndarray, " chosen"]:
+    """Return the indices, in ascending order, of the first rows of every class, at most `per_class` of each."""
     # sorting is linear in the rows for 16-bit integers; a search for one class after another is rows times classes
-    by_class = np.argsort(ordered.astype(np.min_scalar_type(ordered.max())), kind="stable")
-    counts = np.bincount(ordered)
-    within = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.sort(order[by_class[within < per_class]])
+    small = compact(labels)
+    by_class = np.argsort(small, kind="stable")
+    edges = np.flatnonzero(np.diff(small[by_class])) + 1
+    bounds = [0, *edges.tolist(), len(small)]
+    return np.sort(np.concatenate([by_class[start : min(start + per_class, end)] for start, end in pairwise(bounds)]))
 
 
 @dataclass(frozen=True)
@@ -216,18 +239,27 @@ class Count:
     """Reads in all: a row read in three epochs counts three times."""
 
 
-@dataclass
 class CountedRows:
     """Rows that count every read. Labels are free: they are what a request names."""
 
-    rows: Rows
-    reads: int = 0
-    """Rows read so far, each as often as it was."""
-    seen: Bool[np.ndarray, " rows"] = field(init=False)
-    """Which rows were read so far."""
+    def __init__(self, rows: Rows, workers: int = 0) -> None:
+        self.rows = rows
+        # worker processes read too; each has a counter of its own, and all mark what they have seen in shared memory
+        self._reads = torch.zeros(1 + workers, dtype=torch.int64)
+        self.seen = torch.zeros(len(rows), dtype=torch.bool)
+        if workers:
+            self._reads.share_memory_()  # type: ignore[no-untyped-call]
+            self.seen.share_memory_()  # type: ignore[no-untyped-call]
 
-    def __post_init__(self) -> None:
-        self.seen = np.zeros(len(self.rows), dtype=bool)
+    @property
+    def reads(self) -> int:
+        """Rows read so far, each as often as it was."""
+        return int(self._reads.sum())
+
+    def add(self, reads: int, seen: Bool[Tensor, " rows"]) -> None:
+        """Count what was read elsewhere."""
+        self._reads[0] += reads
+        self.seen |= seen
 
     @property
     def labels(self) -> Int64[np.ndarray, " rows"]:
@@ -239,8 +271,9 @@ class CountedRows:
 
     def batch(self, indices: Indices) -> tuple[Shaped[Tensor, "rows ..."], Int64[Tensor, " rows"]]:
         """Return the inputs and labels of some rows, in the order asked for, and count them."""
-        self.reads += len(indices)
-        self.seen[indices] = True
+        worker = get_worker_info()
+        self._reads[0 if worker is None else 1 + worker.id] += len(indices)
+        self.seen[torch.from_numpy(indices)] = True
         return self.rows.batch(indices)
 
 
@@ -253,14 +286,17 @@ class Access:
         parts: All parts of the data.
         reads: The parts that the method declares.
         build: Makes a fresh network of the model's architecture, with new random weights.
+        workers: Processes that may read ahead for the method. What they have read counts, used or not.
     """
 
-    def __init__(self, parts: Split, reads: Iterable[Part], build: Callable[[], nn.Module]) -> None:
+    def __init__(
+        self, parts: Split, reads: Iterable[Part], build: Callable[[], nn.Module], *, workers: int = 0
+    ) -> None:
         self.request = parts.request
         self.num_classes = len(parts.label_names)
         self.input_size = parts.input_size
         self.build = build
-        self.counted = {part: CountedRows(parts[part]) for part in reads}
+        self.counted = {part: CountedRows(parts[part], workers) for part in reads}
 
     def __getitem__(self, part: Part) -> Rows:
         """Return the rows of a declared part.

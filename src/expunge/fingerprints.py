@@ -7,15 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from expunge.reading import read
 from expunge.rows import Rows
 
 
-def fingerprint(rows: Rows, size: int = 512) -> str:
+def fingerprint(rows: Rows, *, workers: int = 0, size: int = 512) -> str:
     """Return the SHA-256 of the inputs and labels of all rows, in their order. Every row is read once."""
     digest = hashlib.sha256()
-    indices = np.arange(len(rows))
-    for start in range(0, len(rows), size):
-        for tensor in rows.batch(indices[start : start + size]):
+    chunks = np.split(np.arange(len(rows)), range(size, len(rows), size))
+    for batch in read(rows, chunks, workers, torch.Generator()):
+        for tensor in batch:
             digest.update(_content(tensor))
     return digest.hexdigest()
 

@@ -66,7 +66,7 @@ def run_method(
         DivergedError: The new model has weights that are not finite.
     """
     check_finite(model, "the original model")
-    access = Access(parts, method.reads, build)
+    access = Access(parts, method.reads, build, workers=runtime.workers)
     runtime = replace(runtime.fresh(), counted=access.counted)
     name = type(method).__module__.rsplit(".", 1)[-1]
     try:
@@ -139,7 +139,7 @@ def check_takes_rows(method: Method, parts: Split, runtime: Runtime, build: Call
     if not parts.request.rows:
         return
     sealed = replace(parts, parts={part: _SealedRows(rows) for part, rows in parts.parts.items()})
-    quiet = replace(runtime.fresh(), progress=silent, journal=None)
+    quiet = replace(runtime.fresh(), progress=silent, journal=None, workers=0)
     with quiet.seeded("trial"):
         network = build()
     with suppress(_ReadsError):
@@ -167,8 +167,7 @@ def check_finite(model: nn.Module, what: str) -> None:
 def counts(access: Access, runtime: Runtime) -> dict[Part, Count]:
     """Return how much of every part was read, by all processes together."""
     for rows in access.counted.values():
-        rows.reads = int(runtime.total(rows.reads))
-        rows.seen = runtime.union(rows.seen)
+        rows.add(int(runtime.total(rows.reads)) - rows.reads, runtime.union(rows.seen))
     return access.counts()
 
 

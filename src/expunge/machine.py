@@ -33,6 +33,12 @@ class Machine:
         str,
         typer.Option(help="ddp: each process holds the whole model; fsdp: they share it out.", rich_help_panel=PANEL),
     ] = "ddp"
+    workers: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Processes that read rows ahead; they change no result.", rich_help_panel=PANEL
+        ),
+    ] = 0
     batch_norm: Annotated[
         str | None,
         typer.Option(

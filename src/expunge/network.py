@@ -39,7 +39,7 @@ class Network:
         try:
             blueprint = self._blueprint(data)
             model = blueprint.build()
-            if blueprint.kind != "timm":
+            if blueprint.kind != "timm" or len(data.input_size) == 1:  # many networks of timm take images alone
                 _check_takes(model, data)
         except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise SettingsError(

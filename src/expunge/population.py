@@ -135,7 +135,7 @@ def grow(
         ModelError: Networks are to be stacked that cannot be.
     """
     numbers = range(1, count + 1)
-    rows = fingerprint(_trained_on(recipe)) if cache and count else ""
+    rows = fingerprint(_trained_on(recipe), workers=runtime.workers) if cache and count else ""
     keys = {number: member_key(recipe, member_seed(runtime.seed, number), runtime, rows) for number in numbers}
     found: dict[int, Member] = {}
     for number, key in keys.items():

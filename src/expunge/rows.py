@@ -5,13 +5,19 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Int64, Integer, Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from expunge.errors import DataError
 
 Indices = Int64[np.ndarray, " rows"]
+
+
+def compact(numbers: Integer[np.ndarray, " n"]) -> Integer[np.ndarray, " n"]:
+    """Return whole numbers in the smallest type that holds them: indices take half the memory, labels an eighth."""
+    ends = (numbers.min(initial=0), numbers.max(initial=0))
+    return numbers.astype(np.result_type(*(np.min_scalar_type(end) for end in ends)))
 
 
 @runtime_checkable
@@ -88,20 +94,20 @@ class TakenRows:
 
     def __init__(self, rows: Rows, indices: Indices) -> None:
         self._rows = rows
-        self._indices = indices
-        self._labels: Int64[np.ndarray, " rows"] = rows.labels[indices]
+        self._indices = compact(indices)
+        self._labels = compact(rows.labels[indices])
 
     @property
     def labels(self) -> Int64[np.ndarray, " rows"]:
         """The class index of every row."""
-        return self._labels
+        return self._labels.astype(np.int64)
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def batch(self, indices: Indices) -> tuple[Shaped[Tensor, "rows ..."], Int64[Tensor, " rows"]]:
         """Return the inputs and labels of some rows, in the order asked for."""
-        return self._rows.batch(self._indices[indices])
+        return self._rows.batch(self._indices[indices].astype(np.int64))
 
 
 class RelabelledRows:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import pairwise, tee
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from expunge.data import CountedRows, Part
 from expunge.errors import SettingsError
 from expunge.journal import Journal
 from expunge.processes import BATCH_NORMS, BatchNorm, Precision, Trainee, open_fabric, share
+from expunge.reading import read
 from expunge.rehearsal import Rehearsal
 from expunge.rows import Indices, Rows
 
@@ -54,6 +55,8 @@ class Runtime:
     seed: int = 0
     progress: Progress = silent
     cost: Cost = field(default_factory=Cost)
+    workers: int = 0
+    """Processes that read rows ahead of their turn; 0 reads each batch when it is its turn."""
     images: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     """Inputs that a method made and leaves for the report, by what they are and the class they stand for."""
     journal: Journal | None = None
@@ -112,18 +115,24 @@ class Runtime:
             Inputs, labels, and the factor by which the mean loss over this share counts, so that the average over
             processes is the mean over the batch.
         """
+        schedule, weights = tee(self._schedule(len(rows), size, epochs, stream, skip))
+        chunks = (share for share, _ in schedule)
+        batches = read(rows, chunks, self.workers, self.generator(f"{stream}/workers"))
+        for (inputs, labels), (_, weight) in zip(batches, weights, strict=True):
+            yield inputs.to(self.device), labels.to(self.device), weight
+
+    def _schedule(
+        self, rows: int, size: int, epochs: int, stream: str | None, skip: int
+    ) -> Iterator[tuple[Indices, float]]:
+        """Yield the indices of this process's share of every batch with its weight, an epoch's when it is its turn."""
         generator = None if stream is None else self.generator(stream)
         world = self.fabric.world_size
-        starts = [*batch_starts(len(rows), size), len(rows)]
+        starts = [*batch_starts(rows, size), rows]
         for epoch in range(epochs):
-            order = (
-                np.arange(len(rows)) if generator is None else torch.randperm(len(rows), generator=generator).numpy()
-            )
+            order = np.arange(rows) if generator is None else torch.randperm(rows, generator=generator).numpy()
             for start, end in pairwise(starts[max(0, skip - epoch * (len(starts) - 1)) :]):
                 share = self._share(order[start:end])
-                weight = len(share) * world / (end - start)
-                inputs, labels = rows.batch(share)
-                yield inputs.to(self.device), labels.to(self.device), weight
+                yield share, len(share) * world / (end - start)
 
     def shares(self, rows: int, size: int) -> list[Indices]:
         """Return the indices of this process's share of every batch, for rows in order."""
@@ -214,13 +223,13 @@ class Runtime:
         """Return the highest of a number over all processes."""
         return self._over_processes(value, "max")
 
-    def union(self, flags: Bool[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
+    def union(self, flags: Bool[Tensor, " rows"]) -> Bool[Tensor, " rows"]:
         """Return which of some flags are set in any process."""
         if self.fabric.world_size == 1:
             return flags
-        reduced = self.fabric.all_reduce(torch.from_numpy(flags).to(self.device, torch.uint8), reduce_op="max")
+        reduced = self.fabric.all_reduce(flags.to(self.device, torch.uint8), reduce_op="max")
         assert isinstance(reduced, Tensor)  # noqa: S101
-        return reduced.cpu().numpy().astype(bool)
+        return reduced.cpu().bool()
 
     def _over_processes(self, value: float | int, how: str) -> float:
         if self.fabric.world_size == 1:
@@ -246,6 +255,7 @@ def open_runtime(
     precision: str = "32-true",
     seed: int = 0,
     progress: Progress = silent,
+    workers: int = 0,
     devices: int = 1,
     num_nodes: int = 1,
     strategy: str = "ddp",
@@ -258,6 +268,7 @@ def open_runtime(
         precision: As Lightning Fabric names it.
         seed: Seed of all random streams.
         progress: How to show progress.
+        workers: Processes that read rows ahead of their turn; they change no result.
         devices: Processes on each machine.
         num_nodes: Machines.
         strategy: ``ddp`` or ``fsdp``; see `open_fabric`.
@@ -268,8 +279,11 @@ def open_runtime(
     """
     if batch_norm is not None and batch_norm not in BATCH_NORMS:
         raise SettingsError(f"expected --batch-norm {' or '.join(BATCH_NORMS)}, got {batch_norm!r}")
+    if workers < 0:
+        raise SettingsError(f"expected workers >= 0, got {workers}")
     fabric = open_fabric(device=device, precision=precision, devices=devices, num_nodes=num_nodes, strategy=strategy)
-    return Runtime(fabric=fabric, precision=precision, batch_norm=batch_norm, seed=seed, progress=progress)  # type: ignore[arg-type]
+    chosen: Any = {"precision": precision, "batch_norm": batch_norm}
+    return Runtime(fabric=fabric, seed=seed, progress=progress, workers=workers, **chosen)
 
 
 def batch_starts(rows: int, size: int) -> list[int]:

@@ -323,7 +323,7 @@ def load_for(checkpoint: Checkpoint, dataset: Dataset) -> Data:
             f"expected a model of the data as they are, got one of a {name}: use `expunge run` on its file"
         )
     if isinstance(dataset, Adaptable) and checkpoint.mean:
-        dataset = dataset.adapted(checkpoint.input_size, checkpoint.mean, checkpoint.std)
+        dataset = dataset.adapted(checkpoint.input_size, checkpoint.mean, checkpoint.std, checkpoint.scaling)
     data = dataset.load()
     if any(entry.get("head") == "drop" for entry in checkpoint.about.get("history", ())):
         data = only_classes(data, checkpoint.label_names)

@@ -8,7 +8,7 @@ import torch
 
 from expunge.data import Data
 from expunge.settings import build, names
-from images import make_folder
+from images import make_arrays, make_folder, make_hub, make_mnist, make_table
 
 DATASETS = names("datasets")
 Load = Callable[[str], Data]
@@ -17,9 +17,20 @@ Load = Callable[[str], Data]
 @pytest.fixture(scope="module")
 def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
     """Load a data set by its name; one of files has some made for it."""
-    folder = tmp_path_factory.mktemp("images")
-    make_folder(folder, classes=("cat", "dog", "a ship"), per_class=120)
-    settings = {"folder": {"path": str(folder), "size": 8}}
+    folder = tmp_path_factory.mktemp("data")
+    make_folder(folder / "images", classes=("cat", "dog", "a ship"), per_class=120)
+    make_hub(per_class=120).save_to_disk(str(folder / "hub"))
+    make_mnist(folder)
+    train, test = make_arrays(rows=300, shape=(8, 8, 3)), make_arrays(rows=90, shape=(8, 8, 3), seed=1)
+    np.savez(folder / "arrays.npz", x_train=train[0], y_train=train[1], x_test=test[0], y_test=test[1])
+    make_table(folder / "table.csv", rows=400)
+    settings: dict[str, dict[str, object]] = {
+        "arrays": {"path": str(folder / "arrays.npz")},
+        "folder": {"path": str(folder / "images"), "size": 8},
+        "huggingface": {"path": str(folder / "hub"), "size": 8},
+        "table": {"path": str(folder / "table.csv"), "label": "kind"},
+        "torchvision": {"root": str(folder), "which": "MNIST", "size": 28},
+    }
 
     def load(name: str) -> Data:
         data: Data = build("datasets", {"name": name} | settings.get(name, {})).load()

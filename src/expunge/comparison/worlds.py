@@ -66,7 +66,7 @@ def _original(world: Experiment, data: Data, parts: Split, runtime: Runtime, cac
     with runtime.seeded("train/init"):
         network = world.network.build(data)
     recipe = replace(recipe_for(world, network, data, parts), method=None, stacked=0)
-    key = member_key(recipe, world.seed, runtime, fingerprint(data.train))
+    key = member_key(recipe, world.seed, runtime, fingerprint(data.train, workers=runtime.workers))
     hit = cache.find(key)
     if hit is None:
         own = runtime.fresh()

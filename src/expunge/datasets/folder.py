@@ -8,53 +8,36 @@ always to its own, as its configuration says.
 See https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html.
 """
 
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Gt
-from jaxtyping import Int64
 from PIL import Image
-from sklearn.model_selection import train_test_split
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
-from expunge.data import Data
-from expunge.datasets._images import Channels, ImageRows, per_channel, square
+from expunge.data import Data, Scaling
+from expunge.datasets._halves import hold_out
+from expunge.datasets._images import ImageSettings, Labels, Open, adapt, image_data
 from expunge.errors import DataError
-from expunge.rows import Rows
 from expunge.settings import settings
 
-Labels = Int64[np.ndarray, "_"]
 Files = tuple[list[str], Labels]
 """Paths of images with their labels."""
 TESTS = ("test", "val")
-HELD_OUT = 0.2
 
 
 @settings
-class Folder:
+class Folder(ImageSettings):
     """Images of a folder, one folder inside it for each class."""
 
     path: str = ""
     """The folder."""
-    size: Annotated[int, Ge(1)] = 32
-    """Height and width, pixels: the shorter side is scaled to it, and the middle cut out."""
-    channels: Channels = 3
-    """Grey, or red, green and blue."""
-    mean: tuple[float, ...] = (0.5,)
-    """Taken off each channel, of values from 0 to 1; one number stands for all channels."""
-    std: tuple[Annotated[float, Gt(0)], ...] = (0.25,)
-    """Divides each channel after that."""
 
-    def adapted(self, input_size: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]) -> "Folder":
-        """Return the same images in the shape that a model takes, normalised as its inputs were.
-
-        Raises:
-            DataError: The model takes no square images of one or three channels.
-        """
-        channels, size = square(input_size)
-        return replace(self, channels=channels, size=size, mean=mean, std=std)
+    def adapted(
+        self, input_size: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...], scaling: Scaling
+    ) -> "Folder":
+        """Return the same images as a model takes them; see `adapt`."""
+        return adapt(self, input_size, mean, std, scaling)
 
     def load(self) -> Data:
         """Return the images; the order of classes and rows is that of their names.
@@ -71,8 +54,8 @@ class Folder:
         if (root / "train").is_dir() != (test is not None):
             raise DataError(f"expected both train and test (or val) in {root}, or neither, got one of them")
         if test is None:
-            names, found = _find(root)
-            train, tested = _hold_out(*found, root)
+            names, (files, labels) = _find(root)
+            train, tested = (([files[row] for row in half], labels[half]) for half in hold_out(labels, root))
         else:
             names, train = _find(root / "train")
             others, tested = _find(test)
@@ -81,24 +64,15 @@ class Folder:
                 raise DataError(
                     f"expected the same classes in {root / 'train'} and {test}, got {differ[:3]} in one only"
                 )
-        return Data(
-            train=self._rows(*train),
-            test=self._rows(*tested),
-            label_names=tuple(names),
-            input_size=(self.channels, self.size, self.size),
-            mean=per_channel(self.mean, self.channels),
-            std=per_channel(self.std, self.channels),
-        )
+        return image_data(self, _opening(*train), _opening(*tested), tuple(names))
 
-    def _rows(self, files: list[str], labels: Labels) -> Rows:
-        return ImageRows(
-            lambda index: Image.open(files[index]),
-            labels,
-            size=self.size,
-            channels=self.channels,
-            mean=per_channel(self.mean, self.channels),
-            std=per_channel(self.std, self.channels),
-        )
+
+def _opening(files: list[str], labels: Labels) -> tuple[Open, Labels]:
+    return partial(_open, files), labels
+
+
+def _open(files: list[str], row: int) -> Image.Image:
+    return Image.open(files[row])
 
 
 def _find(folder: Path) -> tuple[list[str], Files]:
@@ -111,12 +85,3 @@ def _find(folder: Path) -> tuple[list[str], Files]:
         why = why if len(why) <= 160 else f"{why[:159]}…"
         raise DataError(f"expected images in a folder per class in {folder}, got: {why}") from error
     return names, ([file for file, _ in found], np.array([label for _, label in found], dtype=np.int64))
-
-
-def _hold_out(files: list[str], labels: Labels, folder: Path) -> list[Files]:
-    """Return training and test files with their labels."""
-    try:
-        halves = train_test_split(np.arange(len(files)), test_size=HELD_OUT, random_state=0, stratify=labels)
-    except ValueError as error:
-        raise DataError(f"expected images enough to hold one in five out for testing in {folder}: {error}") from error
-    return [([files[index] for index in sorted(half)], labels[np.sort(half)]) for half in halves]

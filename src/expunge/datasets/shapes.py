@@ -62,7 +62,9 @@ class ShapeRows:
     @property
     def labels(self) -> Int64[np.ndarray, " rows"]:
         """The class index of every row."""
-        return np.arange(self.first, self.first + self.count, dtype=np.int64) % self.settings.classes
+        labels = np.arange(self.first, self.first + self.count, dtype=np.int64)
+        labels %= self.settings.classes  # in place: of a million rows there are eight megabytes
+        return labels
 
     def __len__(self) -> int:
         return self.count

@@ -1,0 +1,165 @@
+"""table: rows of a CSV or parquet file, for networks of flat inputs such as `mlp`.
+
+1. The label column is named; its sorted values are the classes.
+2. Columns of numbers are standardised by mean and deviation of the training rows.
+3. All other columns are categories, one output for each value in the training rows; a value that only test rows have
+   is all zeros.
+4. A missing value is refused, with its row and column.
+
+Test rows are those of `test`, or else one row in five, held out class by class. Read by pandas and encoded by
+scikit-learn: https://scikit-learn.org/stable/modules/preprocessing.html. The encoding is made from all training rows,
+those to be forgotten among them, so it stays the same before and after forgetting as long as the file does.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+
+from expunge.data import Data
+from expunge.datasets._halves import hold_out
+from expunge.errors import DataError, did_you_mean
+from expunge.memory import check_fits
+from expunge.rows import TensorRows
+from expunge.settings import settings
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+COPIES = 3
+"""A file's bytes are in memory about so often while it is read: as text or pages, and as columns."""
+SMALLER = "give fewer rows, or name columns in dataset.ignore"
+
+
+@settings
+class Table:
+    """Rows of a table, one column of which is the label."""
+
+    path: str = ""
+    """A CSV or parquet file; CSV has the names of columns in its first line."""
+    test: str = ""
+    """A file of test rows; without it one row in five of `path` is held out."""
+    label: str = ""
+    """Column of labels."""
+    ignore: tuple[str, ...] = ()
+    """Columns to leave out."""
+    categories: tuple[str, ...] = ()
+    """Columns of numbers that stand for categories."""
+
+    def load(self) -> Data:
+        """Return the rows, in their order.
+
+        Raises:
+            DataError: A file or column is missing, a value is missing, columns of both files differ, or the rows do
+                not fit into memory.
+        """
+        whole = _read(self.path, "path")
+        other = _read(self.test, "test") if self.test else None
+        for name, table in ((self.path, whole), (self.test, other)):
+            if table is not None:
+                self._check(table, name)
+        classes, labels = np.unique(whole[self.label].to_numpy(), return_inverse=True)
+        labels = labels.astype(np.int64)
+        if other is None:
+            trained, tested = hold_out(labels, self.path)
+            train, test = whole.iloc[trained], whole.iloc[tested]
+            halves = labels[trained], labels[tested]
+        else:
+            train, test = whole, other
+            halves = labels, self._known(other, classes)
+        encoded = self._encode(train, test)
+        first, second = (
+            TensorRows(torch.from_numpy(inputs), torch.from_numpy(own))
+            for inputs, own in zip(encoded, halves, strict=True)
+        )
+        return Data(
+            train=first,
+            test=second,
+            label_names=tuple(str(value) for value in classes),
+            input_size=(encoded[0].shape[1],),
+        )
+
+    def _check(self, table: "DataFrame", name: str) -> None:
+        """Refuse a table without the columns that are named, or with a missing value in one that is used."""
+        named = {"label": (self.label,), "ignore": self.ignore, "categories": self.categories}
+        for setting, columns in named.items():
+            for column in columns:
+                if column not in table.columns:
+                    near = did_you_mean(column, map(str, table.columns))
+                    raise DataError(f"expected a column of {name}, got {column!r}{near}: give dataset.{setting}")
+        used = table.drop(columns=list(self.ignore))
+        missing = used.isna() | used.isin([np.inf, -np.inf])
+        if missing.any(axis=None):
+            column = missing.any().idxmax()
+            raise DataError(
+                f"expected a value in every row of {name}, got none or infinity in row {missing[column].argmax()}, "
+                f"column {column!r}: fill it in, drop the row, or ignore the column"
+            )
+
+    def _known(self, table: "DataFrame", classes: Any) -> Int64[np.ndarray, " rows"]:
+        """Return the class indices of test rows."""
+        values = table[self.label].to_numpy()
+        strange = ~np.isin(values, classes)
+        if strange.any():
+            raise DataError(f"expected the labels of {self.path} in {self.test}, got {values[strange][0]!r}")
+        known: Int64[np.ndarray, " rows"] = np.searchsorted(classes, values).astype(np.int64)
+        return known
+
+    def _encode(
+        self, train: "DataFrame", test: "DataFrame"
+    ) -> tuple[Float32[np.ndarray, "train columns"], Float32[np.ndarray, "test columns"]]:
+        """Return both halves as numbers, columns of numbers first."""
+        from sklearn.compose import make_column_transformer
+        from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+        used = [column for column in train.columns if column not in (self.label, *self.ignore)]
+        numeric = [column for column in train[used].select_dtypes("number") if column not in self.categories]
+        others = [column for column in used if column not in numeric]
+        if not used:
+            raise DataError(f"expected columns beside the label in {self.path}, got none")
+        absent = [column for column in used if column not in test.columns]
+        if absent:
+            raise DataError(f"expected the columns of {self.path} in {self.test}, got none of {absent}")
+        counts = {column: train[column].nunique() for column in others}
+        width = len(numeric) + sum(counts.values())
+        most = (
+            f"; column {max(counts, key=lambda one: counts[one])!r} has {max(counts.values())} values" if counts else ""
+        )
+        check_fits(2 * 4 * width * (len(train) + len(test)), f"{width} columns of inputs{most}", SMALLER)
+        encoder = make_column_transformer(
+            (StandardScaler(), numeric),
+            (OneHotEncoder(handle_unknown="ignore", sparse_output=False, dtype=np.float32), others),
+        )
+        first, second = encoder.fit_transform(train[used]), encoder.transform(test[used])
+        return first.astype(np.float32), second.astype(np.float32)
+
+
+def _read(path: str, setting: str) -> "DataFrame":
+    """Return a file as a table.
+
+    Raises:
+        DataError: It is missing, no table, has no rows, or does not fit into memory.
+    """
+    import pandas  # a quarter of a second that only this data set needs
+
+    file = Path(path).expanduser()
+    if not path or not file.is_file():
+        raise DataError(f"expected a CSV or parquet file, got {path!r}: give dataset.{setting}")
+    try:
+        if file.suffix == ".parquet":
+            from pyarrow.parquet import read_metadata
+
+            found = read_metadata(file)
+            size = sum(found.row_group(number).total_byte_size for number in range(found.num_row_groups))
+            check_fits(COPIES * size, f"the table {path}", SMALLER)
+            table = pandas.read_parquet(file)
+        else:
+            check_fits(COPIES * file.stat().st_size, f"the table {path}", SMALLER)
+            table = pandas.read_csv(file)
+    except (OSError, ValueError) as error:
+        raise DataError(f"expected a CSV or parquet file, got {path}: {error}") from error
+    if table.empty:
+        raise DataError(f"expected rows in {path}, got none")
+    return table

@@ -1,0 +1,122 @@
+"""Tables: how columns become inputs, what is refused, and the whole way from training to the report."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+import timm
+import torch
+
+from expunge import memory
+from expunge.checkpoint import load_model
+from expunge.cli import main
+from expunge.datasets.table import Table
+from expunge.errors import DataError
+from images import make_table
+
+TRAIN = "size,colour,kind\n1,red,b\n3,blue,a\n5,red,b\n"
+TEST = "colour,size,kind\ngreen,3,a\nred,7,b\n"
+
+
+def write(file: Path, text: str) -> str:
+    file.write_text(text)
+    return str(file)
+
+
+def test_numbers_are_standardised_by_training_rows_and_words_one_hot(tmp_path: Path) -> None:
+    """Sizes 1, 3, 5: mean 3, deviation sqrt(8/3); colours blue, red; green is in the test rows alone."""
+    data = Table(path=write(tmp_path / "a.csv", TRAIN), test=write(tmp_path / "b.csv", TEST), label="kind").load()
+    assert (data.label_names, data.input_size) == (("a", "b"), (3,))
+    deviation = (8 / 3) ** 0.5
+    inputs, labels = data.train.batch(np.arange(3))
+    assert inputs[:, 0].tolist() == pytest.approx([-2 / deviation, 0, 2 / deviation])
+    assert inputs[:, 1:].tolist() == [[0, 1], [1, 0], [0, 1]]
+    assert labels.tolist() == [1, 0, 1]
+    tested, labels = data.test.batch(np.arange(2))
+    assert tested[:, 0].tolist() == pytest.approx([0, 4 / deviation])
+    assert tested[:, 1:].tolist() == [[0, 0], [0, 1]]
+    assert labels.tolist() == [0, 1]
+
+
+def test_parquet_holds_the_same_rows_as_csv(tmp_path: Path) -> None:
+    make_table(tmp_path / "made.csv")
+    pandas.read_csv(tmp_path / "made.csv").to_parquet(tmp_path / "made.parquet")
+    csv, parquet = (Table(path=str(tmp_path / f"made.{kind}"), label="kind").load() for kind in ("csv", "parquet"))
+    assert torch.equal(csv.train.batch(np.arange(240))[0], parquet.train.batch(np.arange(240))[0])
+    assert len(csv.test) == 60
+    assert abs(csv.train.batch(np.arange(240))[0][:, :2].mean(0)).max() < 1e-6
+
+
+def test_columns_can_be_left_out_or_be_categories(tmp_path: Path) -> None:
+    path, test = write(tmp_path / "a.csv", TRAIN), write(tmp_path / "b.csv", TEST)
+    assert Table(path=path, test=test, label="kind", ignore=("colour",)).load().input_size == (1,)
+    assert Table(path=path, test=test, label="kind", categories=("size",)).load().input_size == (5,)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        (TRAIN, {"label": "knd"}, r"expected a column of .*, got 'knd' \(did you mean 'kind'\?\): give dataset\.label"),
+        (TRAIN, {"ignore": ("x",)}, r"got 'x' .*give dataset\.ignore"),
+        (TRAIN + ",red,a\n", {}, "got none or infinity in row 3, column 'size'"),
+        (TRAIN + "4,,a\n", {}, "got none or infinity in row 3, column 'colour'"),
+        (TRAIN + "4,red,\n", {}, "got none or infinity in row 3, column 'kind'"),
+        (TRAIN.replace("3,", "inf,"), {}, "got none or infinity in row 1, column 'size'"),
+        (TRAIN.replace("size", "length"), {}, r"expected the columns of .*, got none of \['length'\]"),
+        (TRAIN.replace(",a", ",c"), {}, "expected the labels of .*, got 'a'"),
+        (TRAIN, {"ignore": ("size", "colour")}, "expected columns beside the label"),
+        ("size,colour,kind\n", {}, "expected rows in"),
+        ("", {}, "expected a CSV or parquet file, got .*: No columns"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(text: str, settings: dict[str, object], message: str, tmp_path: Path) -> None:
+    path, test = write(tmp_path / "a.csv", text), write(tmp_path / "b.csv", TEST)
+    with pytest.raises(DataError, match=message):
+        Table(**({"path": path, "test": test, "label": "kind"} | settings)).load()  # type: ignore[arg-type]
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    for path in ("", str(tmp_path / "none.csv")):
+        with pytest.raises(DataError, match=r"expected a CSV or parquet file, got .*: give dataset\.path"):
+            Table(path=path, label="kind").load()
+
+
+def test_a_column_of_too_many_categories_is_named_before_it_is_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "".join(f"{number},name-{number},{'ab'[number % 2]}\n" for number in range(1000))
+    path = write(tmp_path / "a.csv", "size,name,kind\n" + rows)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1_000_000)
+    with pytest.raises(DataError, match=r"for 801 columns of inputs; column 'name' has 800 values.*dataset\.ignore"):
+        Table(path=path, label="kind").load()
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
+    with pytest.raises(DataError, match=r"of memory for the table .*a\.csv, got 0\.0 MB: give fewer rows"):
+        Table(path=path, label="kind").load()
+
+
+def test_a_network_of_a_table_is_trained_forgets_and_is_audited(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_table(tmp_path / "made.csv")
+    data = ["--data", "table", "--set", f"dataset.path={tmp_path / 'made.csv'}", "--set", "dataset.label=kind"]
+    at = [*data, "--device", "cpu"]
+    few = ["--set", "epochs=20", "--set", "network.args.width=16"]
+    call(monkeypatch, "train", *at, "--network", "mlp", *few, "--out", tmp_path / "o")
+    assert load_model(tmp_path / "o").input_size == (5,)
+    again = timm.create_model(f"local-dir:{tmp_path / 'o'}", pretrained=True)
+    assert again(torch.zeros(2, 5)).shape == (2, 3)
+    call(monkeypatch, "forget", tmp_path / "o", *at, "--classes", "class-1", "--out", tmp_path / "u")
+    result = ["--classes", "class-1", "--references", "2", "--out", tmp_path / "result.json"]
+    call(monkeypatch, "audit", tmp_path / "o", tmp_path / "u", *at, *result)
+    call(monkeypatch, "report", tmp_path / "result.json", "--out", tmp_path / "report.html")
+    assert "class-1" in (tmp_path / "report.html").read_text()
+    call(monkeypatch, "train", *at, "--network", "resnet20", "--out", tmp_path / "x", code=2)
+    assert "expected arguments that 'resnet20' takes for inputs (5,)" in capsys.readouterr().err
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: object, code: int = 0) -> None:
+    monkeypatch.setattr("sys.argv", ["expunge", "-q", *map(str, words)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == code
