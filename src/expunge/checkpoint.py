@@ -103,10 +103,10 @@ def load_model(path: Path) -> Checkpoint:
         weights = load_file(path / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"expected a whole {WEIGHTS} in {path}, got a damaged one: {error}") from error
+    load_weights(model, weights, path)
     digest = file_hash(path / WEIGHTS)
     if not as_written(path / WEIGHTS, digest):
         raise ModelError(f"expected {WEIGHTS} in {path} as it was written, got other bytes than {SUMS} there tells of")
-    load_weights(model, weights, path)
     return Checkpoint(
         model=model,
         label_names=names,
