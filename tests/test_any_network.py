@@ -50,7 +50,7 @@ NETWORKS: dict[str, tuple[Network, type[nn.Module]]] = {
 }
 METHODS: tuple[Method, ...] = (
     Unsir(steps=3, noise_steps=3, repair_epochs=1),
-    Dissolve(steps=8, agreement=0.2, tries=8),
+    Dissolve(steps=8, fewest_steps=8, margin=0.8, tries=8),
     Finetune(steps=3, repair_epochs=1),
 )
 

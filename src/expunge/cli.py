@@ -32,12 +32,12 @@ from expunge.options import (
     SetOption,
     StackedOption,
     cache_of,
+    tell_result,
     workers_of,
 )
 
 if TYPE_CHECKING:
     from expunge.data import Request
-    from expunge.result import Result
 
 UsageError: type[BaseException] = typer.BadParameter.__mro__[1]
 """What typer raises for words that it cannot parse; it has no public name there."""
@@ -87,7 +87,7 @@ def demo(
     experiment = replace(Experiment(), seed=seed)
     runtime = machine.runtime(context, seed)
     result = run_experiment(experiment, runtime, out, overwrite=overwrite, cache=cache_of(no_cache))
-    _tell(context, result, require, [out / "result.json", out / "report.html"])
+    tell_result(context, result, require, [out / "result.json", out / "report.html"])
 
 
 @app.command()
@@ -126,7 +126,7 @@ def run(
         cache=cache_of(no_cache),
         workers=workers_of(jobs, backend),
     )
-    _tell(context, result, require, [folder / "result.json", folder / "report.html"])
+    tell_result(context, result, require, [folder / "result.json", folder / "report.html"])
 
 
 @app.command()
@@ -280,7 +280,7 @@ def audit(
         workers=workers_of(jobs, backend),
         builder=network,
     )
-    _tell(context, result, require, [out])
+    tell_result(context, result, require, [out])
 
 
 app.command()(convert)
@@ -311,20 +311,6 @@ def _request(classes: list[str] | None, rows: str | None) -> "Request":
     from expunge.data import parse_request
 
     return parse_request(classes or [], rows)
-
-
-def _tell(context: typer.Context, result: "Result", require: str | None, written: list[Path]) -> None:
-    from expunge.report.verdict import verdict
-    from expunge.result import meets
-    from expunge.terminal import findings_table
-
-    context.obj.table(findings_table(result, wide=context.obj.wide))
-    context.obj.say(verdict(result))
-    context.obj.say("\n".join(str(path) for path in written))
-    context.obj.value(asdict(result))
-    if require is not None and not meets(result.level, require):
-        typer.echo(f"expunge: expected level {require}, got {result.level}", err=True)
-        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -140,7 +140,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 def _second() -> bool:
     """Return whether this is one of several processes that do the same, and not the first, which alone writes."""
-    return bool(rank_zero_only.rank)
+    return bool(rank_zero_only.rank)  # type: ignore[attr-defined]
 
 
 def file_hash(path: Path) -> str:

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -12,6 +13,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from expunge.cache import Cache
     from expunge.population import Workers
+    from expunge.result import Result
 
 SeedOption = Annotated[int, typer.Option(help="Seed of all random streams.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")]
@@ -103,3 +105,18 @@ def workers_of(jobs: int | None, backend: str) -> "Workers":
     from expunge.population import Workers, as_backend
 
     return Workers(jobs=jobs, backend=as_backend(backend))
+
+
+def tell_result(context: typer.Context, result: "Result", require: str | None, written: list[Path]) -> None:
+    """Print a result; exit with 1 if it does not reach the required level."""
+    from expunge.report.verdict import verdict
+    from expunge.result import meets
+    from expunge.terminal import findings_table
+
+    context.obj.table(findings_table(result, wide=context.obj.wide))
+    context.obj.say(verdict(result))
+    context.obj.say("\n".join(str(path) for path in written))
+    context.obj.value(asdict(result))
+    if require is not None and not meets(result.level, require):
+        typer.echo(f"expunge: expected level {require}, got {result.level}", err=True)
+        raise typer.Exit(1)

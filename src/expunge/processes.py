@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import ModelParallelStrategy
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
@@ -136,7 +136,7 @@ def share(model: nn.Module, fabric: Fabric, batch_norm: BatchNorm | None) -> tup
         if batch_norm == "sync" and fabric.device.type != "cuda":
             raise ModelError("expected GPUs for --batch-norm sync, which PyTorch has for them alone: use local")
         if batch_norm == "sync":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))  # type: ignore[no-untyped-call]
     if isinstance(fabric.strategy, ModelParallelStrategy):
         model = copy.deepcopy(model)
     return model, fabric.strategy.setup_module(model)
@@ -150,8 +150,8 @@ def share_out(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
     along = mesh["data_parallel"]
     for block in _blocks(model):
         fully_shard(block, mesh=along)
-    shared: nn.Module = fully_shard(model, mesh=along)
-    return shared
+    fully_shard(model, mesh=along)
+    return model
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:
