@@ -19,7 +19,6 @@ from expunge.cache import ENTRY, Cache, name_of
 from expunge.data import Request, split
 from expunge.datasets.shapes import Shapes
 from expunge.errors import OutputError, SettingsError
-from expunge.experiment import with_retraining
 from expunge.fingerprints import fingerprint
 from expunge.methods.head_mask import HeadMask
 from expunge.methods.retrain import Retrain
@@ -38,6 +37,7 @@ from expunge.population import (
     retrain,
     train_stacked,
 )
+from expunge.provenance import with_retraining
 from expunge.result import Bill
 from expunge.rows import TensorRows
 from expunge.training import Training

@@ -11,11 +11,12 @@ from torch.utils.data import DataLoader, Dataset
 from expunge.case import Audit, Method, open_case
 from expunge.data import Data, Request, Split, split
 from expunge.errors import ModelError
-from expunge.experiment import DEFAULT_AUDITS, judge, request_values
+from expunge.experiment import DEFAULT_AUDITS, judge
 from expunge.forgetting import Forgotten, KeepOrDrop, headed, run_method
 from expunge.hugging_face import Logits, bare, is_pretrained
 from expunge.network import rebuild
 from expunge.outputs import count_outputs
+from expunge.provenance import request_values
 from expunge.result import Result
 from expunge.rows import Rows, TakenRows, as_rows
 from expunge.runtime import Progress, Runtime, open_runtime, silent

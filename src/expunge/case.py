@@ -241,10 +241,10 @@ def open_case(
     models = [("original", original), ("unlearned", unlearned)]
     models += [(f"retrained {number}", model) for number, model in enumerate(retrained, start=1)]
     models += [(f"unlearned {number}", model) for number, model in enumerate(population, start=1)]
-    models = _alike(models, split)
     rows, classes = sum(len(split[part]) for part in PARTS), len(split.label_names)
     needed = (len(models) + 1) * rows * (4 * classes + 8)  # one more while a model's batches are put together
     check_fits(needed, f"{classes} logits of {rows} rows by {len(models)} models", "audit with fewer rows or models")
+    models = _alike(models, split)
     gathered = []
     with runtime.stage("evidence", len(models)) as advance:
         for name, model in models:

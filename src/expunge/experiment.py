@@ -38,8 +38,9 @@ from expunge.forgetting import KeepOrDrop, check_takes_rows, dropped, headed, ru
 from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
-from expunge.population import HERE, Member, Recipe, Workers, grow_both, mean_seconds
+from expunge.population import HERE, Recipe, Workers, grow_both
 from expunge.population import retrain as retrain
+from expunge.provenance import as_reads, entry, head_values, request_values, with_retraining
 from expunge.report.page import render
 from expunge.result import Bill, Picture, Result, environment, findings_from_json, findings_to_json, reached
 from expunge.resume import resumable
@@ -323,33 +324,3 @@ def to_values(experiment: Experiment, parts: Split) -> dict[str, Any]:
 def corruption_values(experiment: Experiment) -> dict[str, Any]:
     """Return the corruption of an experiment as plain values under its key; nothing if there is none."""
     return {"corruption": describe(experiment.corruption)} if experiment.corruption else {}
-
-
-def head_values(head: KeepOrDrop) -> dict[str, str]:
-    """Return what became of the head under its key; nothing if it was kept."""
-    return {} if head == "keep" else {"head": head}
-
-
-def request_values(parts: Split) -> dict[str, list[int]]:
-    """Return a request as plain values, classes as indices."""
-    if parts.request.rows:
-        return {"rows": list(parts.request.rows)}
-    return {"classes": [int(index) for index in parts.request.classes]}
-
-
-def entry(method: Method, parts: Split, seed: int, head: KeepOrDrop) -> dict[str, Any]:
-    """Return what a model folder remembers of a request."""
-    return {"request": request_values(parts), "method": describe(method), "seed": seed, **head_values(head)}
-
-
-def as_reads(access: Mapping[Part, Count]) -> dict[str, dict[str, int]]:
-    """Return read counts as plain values."""
-    return {part: {"rows": count.rows, "reads": count.reads} for part, count in access.items()}
-
-
-def with_retraining(bill: Bill, references: Sequence[Member]) -> Bill:
-    """Return a bill with the mean seconds of one retraining, if any was by itself, and how many came from the cache."""
-    seconds = mean_seconds(references)
-    retraining = {} if seconds is None else {"retrain": seconds}
-    reused = sum(reference.reused for reference in references)
-    return replace(bill, seconds=bill.seconds | retraining, reused=reused)

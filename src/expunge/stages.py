@@ -16,23 +16,14 @@ from expunge.corruption import make_task
 from expunge.cost import Cost
 from expunge.data import Data, Request, Split, only_classes, split
 from expunge.errors import DataError, ModelError
-from expunge.experiment import (
-    Experiment,
-    as_reads,
-    entry,
-    head_values,
-    judge,
-    recipe_for,
-    request_values,
-    train,
-    with_retraining,
-)
+from expunge.experiment import Experiment, judge, recipe_for, train
 from expunge.files import check_free, new_folder, write_text
 from expunge.forgetting import Forgotten, KeepOrDrop, check_takes_rows, dropped, headed, run_method
 from expunge.methods.retrain import Retrain
 from expunge.model_files import find_folder
 from expunge.network import Network, rebuild
 from expunge.population import HERE, Member, Recipe, Workers, grow, grow_both
+from expunge.provenance import as_reads, entry, head_values, request_values, with_retraining
 from expunge.rehearsal import Forecast, Rehearsal
 from expunge.result import Record, Result, read
 from expunge.resume import resumable

@@ -27,11 +27,12 @@ from expunge.comparison.summary import compare as compare_results
 from expunge.comparison.worlds import Models, run_cell, train_models
 from expunge.data import Data, Request, split
 from expunge.errors import DataError, OutputError, SettingsError
-from expunge.experiment import Experiment, request_values, to_values
+from expunge.experiment import Experiment, to_values
 from expunge.files import check_free, write_text
 from expunge.methods.head_mask import HeadMask
 from expunge.methods.retrain import Retrain
 from expunge.population import HERE, Workers
+from expunge.provenance import request_values
 from expunge.report.comparison_page import render
 from expunge.result import Result, environment, read
 from expunge.runtime import Runtime
