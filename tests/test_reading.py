@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from expunge import reading
 from expunge.data import Access, Data, Request, split
 from expunge.datasets.folder import Folder
 from expunge.datasets.shapes import Shapes
@@ -102,6 +103,17 @@ def test_a_lost_worker_is_told_in_one_line() -> None:
         DataError, match=r"expected 1 workers to read rows, got: DataLoader worker .*: give fewer --workers"
     ):
         list(read(_Lost(), [np.arange(2)], 1, torch.Generator()))
+
+
+def test_a_single_batch_is_read_without_starting_a_process(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(reading, "DataLoader", refuse)
+    runtime = open_runtime(device="cpu", workers=2)
+    assert len(list(runtime.batches(data.test, 512))) == 1
+    with pytest.raises(AssertionError, match="a process was started"):
+        list(runtime.batches(data.test, 4))
 
 
 def test_the_guard_counts_what_each_worker_reads() -> None:

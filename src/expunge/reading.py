@@ -29,14 +29,14 @@ def read(rows: Rows, chunks: Iterable[Chunk], workers: int, generator: torch.Gen
     Args:
         rows: What to read.
         chunks: The indices of each batch; they may be made as they are asked for.
-        workers: Processes that read ahead; 0 reads here, when a batch is asked for.
+        workers: Processes that read ahead; 0 or fewer read here, when a batch is asked for.
         generator: Seeds the workers, for inputs that draw random numbers of their own.
 
     Raises:
         DataError: A worker was lost, as when memory is short.
         ExpungeError: What the rows raised.
     """
-    if workers == 0:
+    if workers <= 0:
         for chunk in chunks:
             yield rows.batch(chunk)
         return

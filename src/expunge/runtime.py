@@ -117,7 +117,9 @@ class Runtime:
         """
         schedule, weights = tee(self._schedule(len(rows), size, epochs, stream, skip))
         chunks = (share for share, _ in schedule)
-        batches = read(rows, chunks, self.workers, self.generator(f"{stream}/workers"))
+        # starting a process costs more than a batch, and of a single one there is nothing to read ahead
+        workers = min(self.workers, count_batches(len(rows), size, epochs) - 1)
+        batches = read(rows, chunks, workers, self.generator(f"{stream}/workers"))
         for (inputs, labels), (_, weight) in zip(batches, weights, strict=True):
             yield inputs.to(self.device), labels.to(self.device), weight
 
