@@ -38,6 +38,7 @@ from expunge.audits.relearning import Relearning
 from expunge.audits.similarity import Similarity
 from expunge.case import Audit, Method, open_case
 from expunge.data import Data, Request, Split, split
+from expunge.errors import DivergedError
 from expunge.datasets.digits import Digits
 from expunge.datasets.shapes import Shapes
 from expunge.finding import Finding
@@ -157,13 +158,18 @@ def compare(world: World, index: int, seed: int, references: int, audits: Sequen
     retrained = [world.trained(parts["retain"], 1000 + number, f"{index}-{number}") for number in numbers]
     runtime = open_runtime(device="cpu", seed=seed)
     rows: list[dict[str, Any]] = []
+    refused: list[dict[str, Any]] = []
     models = [original, retrained.pop()]
     each = epoch_flops(original, world.data.input_size, len(parts["retain"])) * world.training.epochs
     rows.append({"method": "original", "flops": 0, "epoch_equivalents": 0.0, "seconds": 0.0})
     whole = epoch_flops(original, world.data.input_size, len(world.data.train))
     rows.append({"method": "retrain", "flops": each, "epoch_equivalents": each / whole})
     for name, method in methods_for(world.data).items():
-        made = run_method(method, original, parts, runtime, rebuild(original))
+        try:
+            made = run_method(method, original, parts, runtime, rebuild(original))
+        except DivergedError as error:
+            refused.append({"method": name, "class": index, "seed": seed, "refused": str(error)})
+            continue
         models.append(made.model)
         rows.append(
             {
@@ -180,14 +186,21 @@ def compare(world: World, index: int, seed: int, references: int, audits: Sequen
         row |= {"class": index, "seed": seed, "over_retraining": row["flops"] / each}
         findings = [finding for audit in audits for finding in audit(judged)]
         row["findings"] = [plain(finding) for finding in findings if finding.level is not None]
-    return rows
+    return rows + refused
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return per method: accuracies, the gap to retraining, the share of findings inside, and the cost."""
+    """Return per method: accuracies, the gap to retraining, the share of findings inside, and the cost.
+
+    What a method refused to do counts in `refused` alone.
+    """
     summary: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(row["method"] for row in rows):
-        own = [row for row in rows if row["method"] == name]
+        own = [row for row in rows if row["method"] == name and "refused" not in row]
+        refused = sum(row["method"] == name for row in rows) - len(own)
+        if not own:
+            summary[name] = {"cases": 0, "refused": refused}
+            continue
         found = [{one["name"]: one for one in row["findings"]} for row in own]
         gaps = [one["accuracy/retain_test"]["unlearned"] - one["accuracy/retain_test"]["retrained"] for one in found]
         levels = {
@@ -208,6 +221,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         forget = [one["accuracy/forget_test"]["unlearned"] for one in found]
         summary[name] = {
             "cases": len(own),
+            "refused": refused,
             "forget_test": {"mean": statistics.mean(forget), "worst": max(forget)},
             "retain_gap": {"mean": statistics.mean(gaps), "worst": min(gaps)},
             "inside": statistics.mean(up_to_two),
@@ -224,6 +238,9 @@ def show(summary: dict[str, dict[str, Any]]) -> None:
     """Print the summary as a table."""
     print(f"{'method':24} {'forget':>7} {'gap':>8} {'worst':>8} {'inside':>7} {'epochs':>7} {'/retrain':>9}")
     for name, row in summary.items():
+        if not row["cases"]:
+            print(f"{name:24} refused {row['refused']} times", flush=True)
+            continue
         print(
             f"{name:24} {row['forget_test']['mean']:7.4f} {row['retain_gap']['mean']:+8.4f} "
             f"{row['retain_gap']['worst']:+8.4f} {row['inside']:7.3f} {row['epoch_equivalents']:7.3f} "
