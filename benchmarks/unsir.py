@@ -38,9 +38,9 @@ from expunge.audits.relearning import Relearning
 from expunge.audits.similarity import Similarity
 from expunge.case import Audit, Method, open_case
 from expunge.data import Data, Request, Split, split
-from expunge.errors import DivergedError
 from expunge.datasets.digits import Digits
 from expunge.datasets.shapes import Shapes
+from expunge.errors import DivergedError
 from expunge.finding import Finding
 from expunge.forgetting import epoch_flops, run_method
 from expunge.methods.dissolve import Dissolve
