@@ -18,6 +18,7 @@ from expunge.methods.head_mask import HeadMask
 from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir, batch_size, impostors, maximise_error
 from expunge.methods.unsir_notebook import UnsirNotebook
+from expunge.network import find_head
 from expunge.rows import Rows, TensorRows
 from expunge.runtime import Runtime
 from expunge.training import Training
@@ -282,3 +283,22 @@ def test_rows_of_the_notebook_can_be_drawn_at_random(toy: Toy, calls: Calls) -> 
     first, drawn = calls[1][1], calls[3][1]
     assert np.unique(drawn.labels, return_counts=True)[1].tolist() == [50, 50, 50]
     assert not torch.equal(first.batch(np.arange(150))[0].sort(0)[0], drawn.batch(np.arange(150))[0].sort(0)[0])
+
+
+def test_a_fresh_head_starts_repair_with_rows_of_a_new_network_and_changes_nothing_else(toy: Toy) -> None:
+    method = Unsir(repair_epochs=0)
+    kept, fresh = (run(toy, replace(method, fresh_head=flag), 1, 3) for flag in (False, True))
+    runtime = toy.runtime.fresh()
+    with runtime.seeded("unsir/head"):
+        new = find_head(toy.access(toy.split(1, 3), method.reads).build(), 4)
+    heads = find_head(kept, 4), find_head(fresh, 4)
+    for name, value in heads[1].named_parameters():
+        assert torch.equal(value[[1, 3]], dict(new.named_parameters())[name][[1, 3]])
+        assert torch.equal(value[[0, 2]], dict(heads[0].named_parameters())[name][[0, 2]])
+    others = fresh.state_dict()
+    assert all(torch.equal(value, others[name]) for name, value in kept.state_dict().items() if "head" not in name)
+
+
+def test_a_fresh_head_ends_shorter(toy: Toy) -> None:
+    lengths = [float(find_head(run(toy, Unsir(fresh_head=flag), 1), 4).weight[1].norm()) for flag in (False, True)]
+    assert lengths[1] < lengths[0]

@@ -139,3 +139,12 @@ def find_head(model: nn.Module, num_classes: int) -> nn.Linear:
             f"expected a linear layer with {num_classes} outputs, got none in {type(model).__name__}{hint}"
         )
     return heads[-1]
+
+
+@torch.no_grad()
+def reset_rows(head: nn.Linear, fresh: nn.Linear, classes: list[int]) -> None:
+    """Give the rows of some classes the weights of another head; frozen weights stay."""
+    new = dict(fresh.named_parameters())
+    for name, own in head.named_parameters():
+        if own.requires_grad:
+            own[classes] = new[name][classes].to(own)

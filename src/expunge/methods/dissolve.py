@@ -43,7 +43,7 @@ from torch.nn import functional
 
 from expunge.data import Access, Part, choose
 from expunge.errors import DivergedError
-from expunge.network import copy_of, find_head
+from expunge.network import copy_of, find_head, reset_rows
 from expunge.rows import Rows, TakenRows
 from expunge.runtime import Runtime
 from expunge.settings import settings
@@ -243,15 +243,6 @@ def size_of(weights: list[Tensor]) -> float:
     total = sum(float(weight.double().square().sum()) for weight in matrices)
     size = math.sqrt(total / sum(weight.numel() for weight in matrices))
     return max(size, SMALLEST)
-
-
-@torch.no_grad()
-def reset_rows(head: nn.Linear, fresh: nn.Linear, classes: list[int]) -> None:
-    """Give the rows of some classes the weights of another head; frozen weights stay."""
-    new = dict(fresh.named_parameters())
-    for name, own in head.named_parameters():
-        if own.requires_grad:
-            own[classes] = new[name][classes].to(own)
 
 
 def batches(rows: int, size: int, steps: int, generator: torch.Generator) -> list[Int64[Tensor, " size"]]:

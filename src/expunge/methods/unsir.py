@@ -20,7 +20,8 @@ Differences from the paper: the noise of all classes is learned in one batch tha
 fixed share of the impair step, so that the cost does not grow with their number; a pass has about as many steps on a
 small subset as the paper's has on CIFAR-10, since Adam moves the weights by steps and not by rows; repair takes three
 passes at a rate that falls to zero, where the paper takes one at a constant rate and "on rare occasions" more; the
-retain subset is drawn at random. How the defaults were chosen: ``benchmarks/defaults.py``.
+retain subset is drawn at random. With `fresh_head`, which is ours and off, the rows of the forgotten classes in the last
+layer, which impair leaves longer than retraining does, are drawn anew before repair: docs/unsir.md. How the defaults were chosen: ``benchmarks/defaults.py``.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -33,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from expunge.data import Access, Part, subset
-from expunge.network import copy_of
+from expunge.network import copy_of, find_head, reset_rows
 from expunge.rows import JoinedRows, Rows, TakenRows, TensorRows
 from expunge.runtime import Runtime
 from expunge.settings import settings
@@ -73,12 +74,16 @@ class Unsir:
     repair_epochs: Annotated[int, Ge(0)] = 3
     """Passes of the repair step; with none the copy is returned as impair left it."""
 
+    fresh_head: bool = False
+    """Whether the forgotten classes' rows of the last layer start the repair step as in a new network; ours."""
+
     def __call__(self, model: nn.Module, access: Access, runtime: Runtime) -> nn.Module:
         """Return a copy that has forgotten the classes.
 
         Raises:
             RequestError: The request is of single rows.
             DivergedError: A rate is too high for this model.
+            ModelError: A fresh head is asked for, and there is no head.
         """
         forgetting = copy_of(model)
         retain = subset(access["retain"], self.retain_rows_per_class, runtime.generator("unsir/retain"))
@@ -89,6 +94,10 @@ class Unsir:
             mixed = JoinedRows(retain, self._noise_rows(model, retain, access, runtime, count))
         impair = adam(epochs=self.impair_epochs, batch_size=batch_size(mixed, self.steps), lr=self.impair_lr)
         fit(forgetting, mixed, runtime, impair, stage="impair")
+        if self.fresh_head:
+            with runtime.seeded("unsir/head"):
+                fresh = find_head(access.build(), access.num_classes)
+            reset_rows(find_head(forgetting, access.num_classes), fresh, list(access.classes()))
         if self.repair_epochs:
             repair = adam(
                 epochs=self.repair_epochs,
