@@ -20,8 +20,8 @@ Differences from the paper: the noise of all classes is learned in one batch tha
 fixed share of the impair step, so that the cost does not grow with their number; a pass has about as many steps on a
 small subset as the paper's has on CIFAR-10, since Adam moves the weights by steps and not by rows; repair takes three
 passes at a rate that falls to zero, where the paper takes one at a constant rate and "on rare occasions" more; the
-retain subset is drawn at random. With `fresh_head`, which is ours and off, the forgotten classes' rows in the last layer,
-which impair leaves longer than retraining does, are drawn anew before repair: docs/unsir.md.
+retain subset is drawn at random. With `fresh_head`, which is ours and off, the forgotten classes' rows in the last
+layer, which impair leaves longer than retraining does, are drawn anew before repair: docs/unsir.md.
 
 How the defaults were chosen: ``benchmarks/defaults.py``.
 """
