@@ -28,6 +28,7 @@ ALLOWED = {
         "training",
         "network",
         "outputs",
+        "synthesis",
         "taps",
         "audits",
     },

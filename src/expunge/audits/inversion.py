@@ -29,8 +29,7 @@ the class, and is found only where lowering all other outputs is direction enoug
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -39,13 +38,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from expunge.audits._recovery import choose
-from expunge.audits.batch_norm import layers
 from expunge.case import Case, Evidence
 from expunge.finding import Finding
-from expunge.network import copy_of
 from expunge.rows import JoinedRows, Rows, TensorRows
 from expunge.runtime import Runtime
 from expunge.settings import settings
+from expunge.synthesis import move_inputs
 from expunge.training import Count, NotNegative, Positive, predict
 
 
@@ -158,25 +156,17 @@ def invert(
 
     The model is in evaluation mode and left as it is; its weights are out of the graph.
     """
-    frozen = copy_of(model).eval().requires_grad_(False)
-    network = runtime.place(frozen)
-    images = start.to(runtime.device, copy=True).requires_grad_()
-    labels = labels.to(runtime.device)
-    optimizer = torch.optim.Adam([images], lr)
-    with _mismatch(frozen) as mismatches, runtime.stage("inversion", steps) as advance:
-        for _ in range(steps):
-            mismatches.clear()
-            with runtime.cost.step("inversion", len(images)):
-                loss = functional.cross_entropy(network(images), labels)
-                loss = loss + prior.total_variation * total_variation(images)
-                loss = loss + prior.mean_square * images.square().mean()
-                if mismatches and prior.statistics:
-                    loss = loss + prior.statistics * torch.stack(mismatches).mean()
-                optimizer.zero_grad()
-                runtime.backward(loss)
-            optimizer.step()
-            advance(1)
-    return images.detach().cpu()
+    wanted = labels.to(runtime.device)
+
+    def objective(images: Tensor, logits: Tensor, mismatches: list[Tensor]) -> Tensor:
+        loss = functional.cross_entropy(logits, wanted)
+        loss = loss + prior.total_variation * total_variation(images)
+        loss = loss + prior.mean_square * images.square().mean()
+        if mismatches and prior.statistics:
+            loss = loss + prior.statistics * torch.stack(mismatches).mean()
+        return loss
+
+    return move_inputs(model, start, runtime, objective, steps=steps, lr=lr, stage="inversion", measure=mismatch)
 
 
 def total_variation(images: Float[Tensor, "images ..."]) -> Float[Tensor, ""]:
@@ -208,21 +198,11 @@ def statistics(rows: Rows, classes: int, runtime: Runtime) -> tuple[Float[Tensor
     return means, mean, math.sqrt(max(square / (len(rows) * totals.shape[1]) - mean**2, 0.0))
 
 
-@contextmanager
-def _mismatch(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Give a list that a forward pass adds the mismatch of every batch-norm layer to."""
-    found: list[Tensor] = []
-
-    def watch(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        inputs = arguments[0].transpose(0, 1).flatten(1)
-        assert isinstance(layer.running_mean, Tensor)  # noqa: S101
-        assert isinstance(layer.running_var, Tensor)  # noqa: S101
-        scale = layer.running_var + 1e-5
-        mean = ((inputs.mean(dim=1) - layer.running_mean).square() / scale).mean()
-        variance = ((inputs.var(dim=1, correction=0) - layer.running_var) / scale).square().mean()
-        found.append(mean + variance)
-
-    handles = [layer.register_forward_pre_hook(watch) for layer in layers(model)]
-    yield found
-    for handle in handles:
-        handle.remove()
+def mismatch(layer: nn.Module, values: Float[Tensor, "images channels ..."]) -> Float[Tensor, ""]:
+    """Return how far values differ in mean and variance from what a batch normalisation remembers, over channels."""
+    assert isinstance(layer.running_mean, Tensor)  # noqa: S101
+    assert isinstance(layer.running_var, Tensor)  # noqa: S101
+    inputs, scale = values.transpose(0, 1).flatten(1), layer.running_var + 1e-5
+    mean = ((inputs.mean(dim=1) - layer.running_mean).square() / scale).mean()
+    variance = ((inputs.var(dim=1, correction=0) - layer.running_var) / scale).square().mean()
+    return mean + variance

@@ -40,6 +40,7 @@ from expunge.network import copy_of, find_head, reset_rows
 from expunge.rows import JoinedRows, Rows, TakenRows, TensorRows
 from expunge.runtime import Runtime
 from expunge.settings import settings
+from expunge.synthesis import move_inputs
 from expunge.training import Count, NotNegative, Positive, adam, fit
 
 
@@ -186,18 +187,10 @@ def maximise_error(
     Returns:
         As many inputs, on the CPU.
     """
-    frozen = copy_of(model).eval().requires_grad_(False)
-    network = runtime.place(frozen)
-    images = start.to(runtime.device, copy=True).requires_grad_()
-    labels = labels.to(runtime.device)
-    optimizer = torch.optim.Adam([images], lr)
-    with runtime.stage("noise", steps) as advance:
-        for _ in range(steps):
-            with runtime.cost.step("noise", len(images)):
-                error = functional.cross_entropy(network(images), labels)
-                size = images.flatten(1).square().sum(1).mean()
-                optimizer.zero_grad()
-                runtime.backward(penalty * size - error)
-            optimizer.step()
-            advance(1)
-    return images.detach().cpu()
+    wanted = labels.to(runtime.device)
+
+    def objective(images: Tensor, logits: Tensor, _: list[Tensor]) -> Tensor:
+        size = images.flatten(1).square().sum(1).mean()
+        return penalty * size - functional.cross_entropy(logits, wanted)
+
+    return move_inputs(model, start, runtime, objective, steps=steps, lr=lr, stage="noise")
