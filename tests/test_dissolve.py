@@ -130,8 +130,24 @@ def test_a_wild_rate_is_taken_back_and_tried_lower(toy: Toy) -> None:
 
 
 def test_says_that_no_rate_will_do(toy: Toy) -> None:
-    with pytest.raises(DivergedError, match=r"retained rows answered as well as before, within 0, .* from 1e\+06 to"):
-        run(toy, Dissolve(lr=1e6, tries=2, margin=0.0), 1)
+    with pytest.raises(DivergedError, match=r"answered as well as before, within 10%, .* from 1e\+06 to 500000, got"):
+        run(toy, Dissolve(lr=1e6, tries=2), 1)
+
+
+def test_the_best_of_rates_that_all_harm_is_kept_and_the_bill_says_so(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = iter([0.05, 0.02, 0.04])
+    monkeypatch.setattr(Dissolve, "_lost", lambda *_: next(lost))
+    runtime, parts = toy.runtime.fresh(), toy.split(1)
+    new = Dissolve(tries=3)(toy.model, toy.access(parts, Dissolve.reads), runtime)
+    (event,) = runtime.cost.events
+    assert event.startswith(
+        "dissolve left 2.0% more of the retained rows wrong at the best of the learning rates from 0.15"
+    )
+    monkeypatch.setattr(Dissolve, "_lost", lambda *_: 0.0)
+    second = run(toy, Dissolve(lr=0.075), 1)
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in new.state_dict().items())
 
 
 def test_a_rate_counts_in_units_of_the_weights_that_it_moves() -> None:

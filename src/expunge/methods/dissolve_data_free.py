@@ -52,7 +52,7 @@ class DissolveDataFree:
         Raises:
             RequestError: The request is of single rows.
             ModelError: The network cannot be cut; see `expunge.tail.cut`.
-            DivergedError: No rate that was tried leaves the answers to the made-up inputs as they were.
+            DivergedError: No rate that was tried leaves the answers to the made-up inputs nearly as they were.
         """
         forgotten = access.classes()
         kept = [index for index in range(access.num_classes) if index not in forgotten]
