@@ -141,7 +141,7 @@ class Dissolve:
         if lost > COLLAPSE:
             got = "losses that are not finite" if lost == math.inf else f"{lost:.0%} more wrong"
             raise DivergedError(
-                f"expected the retained rows answered as well as before, within {COLLAPSE:.0%}, at some of the {rates}, "
+                f"expected the retained rows answered as well as before, within {COLLAPSE:.0%}, at one of the {rates}, "
                 f"got {got}: lower lr"
             )
         if lost > self.margin:
