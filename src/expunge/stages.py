@@ -1,6 +1,5 @@
 """Stages: each step of the story from folder to folder, as the commands run it."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,28 +12,24 @@ from expunge.cache import Cache
 from expunge.case import Adaptable, Audit, Dataset, Method, open_case
 from expunge.checkpoint import Checkpoint, load_model, save_model
 from expunge.corruption import make_task
-from expunge.cost import Cost
 from expunge.data import Data, Request, Split, only_classes, split
 from expunge.errors import DataError, ModelError
 from expunge.experiment import Experiment, judge, recipe_for, train
 from expunge.files import check_free, new_folder, write_text
 from expunge.forgetting import Forgotten, KeepOrDrop, check_takes_rows, dropped, headed, run_method
+from expunge.guard import guarded
 from expunge.methods.retrain import Retrain
 from expunge.model_files import find_folder
 from expunge.network import Network, rebuild
 from expunge.population import HERE, Member, Recipe, Workers, grow, grow_both
 from expunge.provenance import as_reads, entry, head_values, request_values, with_retraining
-from expunge.rehearsal import Forecast, Rehearsal
 from expunge.result import Record, Result, read
 from expunge.resume import resumable
-from expunge.rows import TakenRows
 from expunge.runtime import Runtime
 from expunge.settings import describe, from_mapping, to_mapping
 from expunge.training import Training, predict
 
 RECORD = "forget.json"
-PREDICTED = 512
-"""Rows of a step of prediction in a rehearsal: as many as `predict` takes at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,41 +67,6 @@ def train_folder(
     return Trained(
         model=model, test_accuracy=accuracy, seconds=runtime.cost.seconds["train"], events=tuple(runtime.cost.events)
     )
-
-
-def rehearse_training(
-    dataset: Dataset, network: Network, training: Training, out: Path, runtime: Runtime, *, overwrite: bool
-) -> tuple[Data, Forecast]:
-    """Return the data and what `train_folder` would take; nothing is written.
-
-    Raises:
-        ExpungeError: As `train_folder`.
-    """
-    check_free(out, overwrite=overwrite)
-    begun, rehearsal = time.perf_counter(), Rehearsal()
-    runtime = replace(runtime.fresh(), rehearsal=rehearsal)
-    data = dataset.load()
-    model = train(network, data, training, runtime)
-    if len(data.test):
-        shares = runtime.shares(len(data.test), PREDICTED)
-        with runtime.stage("predict", len(shares)) as advance:
-            for share in shares:
-                predict(model, TakenRows(data.test, share), runtime)
-                advance(1)
-    return data, rehearsal.forecast(time.perf_counter() - begun, runtime.cost, runtime.device)
-
-
-def rehearse_forgetting(plan: "Plan", runtime: Runtime) -> Forecast:
-    """Return what `forget_folder` would take; nothing is written.
-
-    Raises:
-        ExpungeError: As `forget_folder`.
-    """
-    begun, rehearsal = time.perf_counter(), Rehearsal()
-    model = plan.checkpoint.model
-    forgotten = run_method(plan.method, model, plan.parts, replace(runtime, rehearsal=rehearsal), rebuild(model))
-    cost = Cost(flops=forgotten.bill.flops)
-    return rehearsal.forecast(time.perf_counter() - begun, cost, runtime.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +140,7 @@ def forget_folder(plan: Plan, runtime: Runtime) -> Forgotten:
     told = {"command": "forget", "parent": plan.checkpoint.hash, **about}
     with resumable(runtime, plan.out, told, (plan.data.train,)) as runtime:
         forgotten = run_method(plan.method, model, plan.parts, runtime, rebuild(model))
+        forgotten = guarded(forgotten, plan.method, model, plan.parts, runtime)
         forgotten = replace(forgotten, model=headed(forgotten.model, plan.parts, plan.head))
         reads = as_reads(forgotten.access)
         record = Record(experiment=about, cost=forgotten.bill, access=reads, images=forgotten.pictures)
@@ -189,7 +150,29 @@ def forget_folder(plan: Plan, runtime: Runtime) -> Forgotten:
     return forgotten
 
 
-def audit_folders(
+@dataclass(frozen=True, kw_only=True)
+class AuditPlan:
+    """Everything that an audit needs, checked."""
+
+    original: Checkpoint
+    unlearned: Checkpoint
+    given: Sequence[Checkpoint]
+    """Retrained models that were given."""
+    references: int
+    """Further ones to train, or to take from the cache."""
+    recipe: Recipe | None
+    """Of those; None without any."""
+    data: Data
+    parts: Split
+    record: Record | None
+    """What forgetting left beside the unlearned model."""
+    told: dict[str, Any]
+    """The result's ``experiment``."""
+    out: Path
+    overwrite: bool
+
+
+def plan_audit(
     original_dir: Path | str,
     unlearned_dir: Path | str,
     retrained_dirs: Sequence[Path | str],
@@ -197,23 +180,31 @@ def audit_folders(
     dataset: Dataset,
     audits: Sequence[Audit],
     out: Path,
-    runtime: Runtime,
     *,
+    seed: int,
     overwrite: bool,
     references: int = 0,
     stacked: int = 0,
-    cache: Cache | None = None,
-    workers: Workers = HERE,
     builder: str | None = None,
-) -> Result:
-    """Audit an unlearned model beside its original and retrained models, and write the result.
+) -> AuditPlan:
+    """Check everything that can be checked before an audit.
 
-    Cost and reads are those in the unlearned folder's ``forget.json``, and None if it has none. So many further
-    `references` are trained as the original was, or found in the cache; `stacked` of them at once, or one by one if 0.
-    `builder` is the user's own code that builds the networks, where their folders name such.
+    Args:
+        original_dir: A model folder, or the name of a model of the hub.
+        unlearned_dir: Another.
+        retrained_dirs: Those of retrained models.
+        request: What was to be forgotten.
+        dataset: Where the rows come from.
+        audits: What is to be asked.
+        out: The file to write.
+        seed: Seed of all random streams.
+        overwrite: Replace what is there.
+        references: So many further models are to be trained as the original was, or found in the cache.
+        stacked: So many of them at once, or one by one if 0.
+        builder: The user's own code that builds the networks, where their folders name such.
 
     Raises:
-        ExpungeError: Something that the caller can put right; nothing is written.
+        ExpungeError: Something that the caller can put right.
     """
     check_free(out, overwrite=overwrite)
     places = (original_dir, unlearned_dir, *retrained_dirs)
@@ -234,26 +225,52 @@ def audit_folders(
         "audits": [describe(audit) for audit in audits],
         "references": references + len(given),
         "stacked": stacked,
-        "seed": runtime.seed,
+        "seed": seed,
     }
     if record and record.experiment["request"] != told["request"]:
         raise DataError(
             f"expected the request that {unlearned_dir} was made for, {record.experiment['request']}, "
             f"got {told['request']}"
         )
-    models = [one.hash for one in (original, unlearned, *given)]
-    key = {"command": "audit", "models": models, **told}
-    with resumable(runtime, out, key, (data.train, data.test)) as runtime:
+    return AuditPlan(
+        original=original,
+        unlearned=unlearned,
+        given=given,
+        references=references,
+        recipe=replace(_recipe(original, original_dir, dataset, data, parts), stacked=stacked) if references else None,
+        data=data,
+        parts=parts,
+        record=record,
+        told=told,
+        out=out,
+        overwrite=overwrite,
+    )
+
+
+def audit_folders(
+    plan: AuditPlan, audits: Sequence[Audit], runtime: Runtime, *, cache: Cache | None = None, workers: Workers = HERE
+) -> Result:
+    """Audit an unlearned model beside its original and retrained models, and write the result.
+
+    Cost and reads are those in the unlearned folder's ``forget.json``, and None if it has none. References are looked
+    for in the cache first.
+
+    Raises:
+        ExpungeError: Something that the caller can put right; nothing is written.
+    """
+    models = [one.hash for one in (plan.original, plan.unlearned, *plan.given)]
+    key = {"command": "audit", "models": models, **plan.told}
+    record = plan.record
+    with resumable(runtime, plan.out, key, (plan.data.train, plan.data.test)) as runtime:
         grown: list[Member] = []
-        if references:
-            recipe = replace(_recipe(original, original_dir, dataset, data, parts), stacked=stacked)
-            grown = grow(recipe, references, runtime, cache=cache, workers=workers)
-        retrained = [*(other.model for other in given), *(member.model for member in grown)]
-        case = open_case(parts, original.model, unlearned.model, retrained, runtime)
-        result = judge(case, audits, told, pictures=record.images if record else ())
+        if plan.recipe is not None:
+            grown = grow(plan.recipe, plan.references, runtime, cache=cache, workers=workers)
+        retrained = [*(other.model for other in plan.given), *(member.model for member in grown)]
+        case = open_case(plan.parts, plan.original.model, plan.unlearned.model, retrained, runtime)
+        result = judge(case, audits, plan.told, pictures=record.images if record else ())
         if record:
             result = replace(result, cost=with_retraining(record.cost, grown), access=record.access)
-        write_text(out, result.to_json(), overwrite=overwrite)
+        write_text(plan.out, result.to_json(), overwrite=plan.overwrite)
     return result
 
 

@@ -123,9 +123,8 @@ class Dissolve:
         for attempt in range(self.tries):
             tail = copy.deepcopy(found.tail)
             reset_rows(tail.head, fresh, classes)
-            if self._rewrite(tail, found, goal, runtime, self.lr / 2**attempt) and self._keeps(
-                tail, found, goal, runtime
-            ):
+            finite = self._rewrite(tail, found, goal, runtime, self.lr / 2**attempt)
+            if (finite and self._keeps(tail, found, goal, runtime)) or runtime.rehearsal is not None:
                 forgetting = copy_of(model)
                 tail.put_into(forgetting)
                 return forgetting
