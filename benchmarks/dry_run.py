@@ -2,9 +2,9 @@
 
 OMP_NUM_THREADS=1 python benchmarks/dry_run.py --out benchmarks/results/dry_run.json
 
-Seconds are those that the one thread had of a processor, in the prediction and in what came of it, so that what else the
-machine does is not measured; ``--wall`` takes the wall clock for both. Most of the memory of a process of small networks
-is that of the libraries, so what the work took beyond it is told too.
+Seconds are those that the one thread had of a processor, in the prediction and in what came of it, so that what else
+the machine does is not measured; ``--wall`` takes the wall clock for both. Most of the memory of a process of small
+networks is that of the libraries, so what the work took beyond it is told too.
 """
 
 import argparse
@@ -20,9 +20,8 @@ import torch
 
 from expunge.result import environment
 
-NETWORKS = {"mlp": 120, "small_cnn": 20, "resnet20": 4}
+NETWORKS = {"mlp": 60, "small_cnn": 12, "resnet20": 2}
 """With the epochs that make each a work of some seconds."""
-METHODS = ("retrain", "unsir", "dissolve")
 DATA = ["--data", "shapes", "--device", "cpu"]
 DATA += ["--set", "dataset.train_rows=1500", "--set", "dataset.test_rows=500", "--set", "dataset.size=16"]
 MEASURED = """
@@ -81,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--wall", action="store_true")
+    parser.add_argument("--methods", nargs="+", default=["unsir"])
     arguments = parser.parse_args()
     clock, rows = "wall" if arguments.wall else "processor", []
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +88,7 @@ def main() -> None:
             model = f"{folder}/{network}"
             train = ["train", *DATA, "--network", network, "--set", f"epochs={epochs}", "--out", model]
             commands = {"train": train}
-            for method in METHODS:
+            for method in arguments.methods:
                 forget = ["forget", model, *DATA, "--classes", "1", "--method", method]
                 commands[f"forget, {method}"] = [*forget, "--out", f"{model}-{method}"]
             for name, words in commands.items():
