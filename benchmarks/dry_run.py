@@ -44,7 +44,8 @@ def measure(clock: str, words: list[str]) -> Told:
             try:
                 cli.main()
             except SystemExit as end:
-                assert not end.code, words
+                if end.code:
+                    raise RuntimeError(f"expected exit code 0, got {end.code}: {words}") from None
         took = {"seconds": ticking() - begun, "wall_seconds": time.time() - wall}
     return json.loads(printed.getvalue()), took | {"bytes": peak_memory_bytes(cpu), "bytes_before": before}
 
