@@ -13,6 +13,7 @@ from torch.utils.data import TensorDataset
 
 from conftest import TRAINING, Toy
 from expunge import audit, forget
+from expunge.auditing import audit_folders, plan_audit
 from expunge.audits.accuracy import Accuracy
 from expunge.audits.few_shot import FewShot
 from expunge.audits.information import Information
@@ -32,7 +33,6 @@ from expunge.outputs import DROPPED, AmongAll, drop_outputs, reopened
 from expunge.report.page import render
 from expunge.result import Result
 from expunge.runtime import open_runtime
-from expunge.stages import audit_folders, plan_audit
 from test_cli import SHAPES, call
 
 QUICK = tuple(

@@ -254,11 +254,11 @@ def audit(
     require: RequireOption = None,
 ) -> None:
     """Audit an unlearned model beside its original and retrained ones. --set: dataset.KEY."""
+    from expunge.auditing import audit_folders, plan_audit
     from expunge.dry_run import rehearse_audit
     from expunge.experiment import DEFAULT_AUDITS
     from expunge.forgetting import say
     from expunge.settings import build, from_assignments, sort_out
-    from expunge.stages import audit_folders, plan_audit
 
     if retrained and references:
         raise SettingsError(f"expected --retrained or --references, got both ({len(retrained)} and {references})")

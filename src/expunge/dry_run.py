@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from torch import nn
 
+from expunge.auditing import AuditPlan
 from expunge.cache import Cache
 from expunge.case import Dataset, Method
 from expunge.corruption import make_task
@@ -29,7 +30,7 @@ from expunge.population import missing
 from expunge.rehearsal import Forecast, Rehearsal, joined
 from expunge.rows import Rows, TakenRows
 from expunge.runtime import Runtime, batch_starts
-from expunge.stages import AuditPlan, Plan
+from expunge.stages import Plan
 from expunge.training import Training, predict
 
 PREDICTED = 512
