@@ -110,25 +110,39 @@ class Ground:
             code, said = attempt(self.words(name, out), every=30)
             assert code == 0, said
         self.before = hashes(folder / "original")
+        self._plain: dict[str, tuple[str, float, int]] = {}
+        self._earlier: dict[str, Path] = {}
 
     def words(self, name: str, out: str, *more: str) -> list[str]:
         """Return a command as words."""
         return [*COMMANDS[name].replace("OUT", out).split(), *more]
 
-    def undisturbed(self, name: str) -> tuple[str, float]:
-        """Return what a command makes when nothing happens, and its seconds."""
-        self.clear("plain")
-        begun = time.perf_counter()
-        code, said = attempt(self.words(name, "plain"), every=30)
-        assert code == 0, said
-        return made(self.folder / "plain"), time.perf_counter() - begun
+    def undisturbed(self, name: str) -> tuple[str, float, int]:
+        """Return what a command makes when nothing happens, its seconds, and the bytes of the largest file."""
+        if name not in self._plain:
+            self.clear("plain")
+            begun = time.perf_counter()
+            code, said = attempt(self.words(name, "plain"), every=30)
+            seconds = time.perf_counter() - begun
+            assert code == 0, said
+            plain = self.folder / "plain"
+            largest = max(path.stat().st_size for path in (plain, *plain.rglob("*")) if path.is_file())
+            self._plain[name] = made(plain), seconds, largest
+        return self._plain[name]
 
     def earlier(self, name: str, out: str) -> str:
         """Put a result of another seed at an output, to be overwritten; return what it is."""
         self.clear(out)
-        code, said = attempt(self.words(name, out, "--seed", "5"), every=30)
-        assert code == 0, said
+        kept = self.folder / f"earlier-{name}"
+        if name not in self._earlier:
+            code, said = attempt(self.words(name, kept.name, "--seed", "5"), every=30)
+            assert code == 0, said
+            self._earlier[name] = kept
         shutil.rmtree(self.folder / "cache", ignore_errors=True)
+        if kept.is_dir():
+            shutil.copytree(kept, self.folder / out)
+        else:
+            shutil.copy2(kept, self.folder / out)
         return made(self.folder / out)
 
     def clear(self, out: str) -> None:
@@ -138,7 +152,7 @@ class Ground:
 
     def killed(self, name: str, kills: int, chance: random.Random, *, overwrite: bool) -> dict[str, Any]:
         """Kill a command so many times, then let it end; return what was seen."""
-        expected, seconds = self.undisturbed(name)
+        expected, seconds, _ = self.undisturbed(name)
         out = self.folder / "killed"
         self.clear("killed")
         words = self.words(name, "killed", *(["--overwrite"] if overwrite else []))
@@ -170,9 +184,8 @@ class Ground:
 
     def full(self, name: str, point: float) -> dict[str, Any]:
         """Let the disk be full at a share of the largest file, over an earlier result; return what was seen."""
-        expected, _ = self.undisturbed(name)
+        expected, _, size = self.undisturbed(name)
         old = self.earlier(name, "full")
-        size = max(path.stat().st_size for path in (self.folder / "plain").rglob("*"))
         words = self.words(name, "full", "--overwrite")
         code, said = attempt(words, largest=int(point * size))
         assert code == 2, (code, said)

@@ -57,7 +57,7 @@ METHODS: tuple[Method, ...] = (
 
 def data_for(network: Network) -> Data:
     channels = 3 if network.name.startswith("torchvision") else 1
-    return Shapes(classes=4, size=8, channels=channels, train_rows=96, test_rows=40, noise=0.3).load()
+    return Shapes(classes=4, size=8, channels=channels, train_rows=64, test_rows=20, noise=0.3).load()
 
 
 def trained(network: Network, data: Data, runtime: Runtime, epochs: int = 1) -> nn.Module:
@@ -88,7 +88,8 @@ def test_is_trained_kept_made_to_forget_and_audited(name: str, tmp_path: Path) -
     for method in METHODS:
         made = run_method(method, loaded.model, parts, runtime, rebuild(loaded.model))
         assert made.access["forget"].reads == 0
-        for choice in ("keep", "drop"):
+        # what a method made has a head like that of any other: one of them shows that it can be dropped
+        for choice in ("keep", "drop") if method is METHODS[0] else ("keep",):
             unlearned = headed(made.model, parts, choice)
             dropped = (1,) if choice == "drop" else ()
             folder = tmp_path / type(method).__name__ / choice
@@ -191,7 +192,7 @@ def test_a_network_that_cannot_be_had_is_refused_in_one_line(name: str) -> None:
 
 def test_a_head_that_is_a_convolution_is_refused_in_one_line_and_needs_none_to_forget() -> None:
     network = Network(name="torchvision:squeezenet1_1")
-    data = Shapes(classes=4, size=32, channels=3, train_rows=60, test_rows=20).load()
+    data = Shapes(classes=4, size=32, channels=3, train_rows=16, test_rows=8).load()
     runtime, parts = open_runtime(device="cpu"), split(data, Request(classes=(1,)))
     model = network.build(data)
     attempts: tuple[Callable[[], nn.Module], ...] = (

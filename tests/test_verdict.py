@@ -66,7 +66,17 @@ def test_a_class_that_is_still_recognised_is_named_so() -> None:
 
 def test_less_accuracy_than_retrained_networks_have_is_over_forgotten() -> None:
     findings = changed("accuracy/forget_test", unlearned=0.1, band=(0.4, 0.6), inside=False, miss="over-forgotten")
-    assert "over-forgotten" in verdict(example_result(findings=findings))
+    text = verdict(example_result(findings=findings))
+    assert "over-forgotten" in text
+    assert text.endswith("It did too much: lower impair_lr of unsir and forget again.")
+
+
+@pytest.mark.parametrize("method", [None, {"name": "retrain", "training": {"lr": 0.1}}, {"name": "head_mask"}])
+def test_no_setting_is_named_where_none_would_help(method: object) -> None:
+    findings = changed("accuracy/retain_test", unlearned=0.5, inside=False, miss="damaged")
+    text = verdict(example_result(findings=findings, experiment=EXPERIMENT | {"method": method}))
+    assert "what was to stay is damaged" in text
+    assert "lower " not in text.replace("lower than", "")
 
 
 def test_a_damaged_rest_is_named_so() -> None:

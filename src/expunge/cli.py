@@ -32,6 +32,7 @@ from expunge.options import (
     SetOption,
     StackedOption,
     cache_of,
+    tell_dry_run,
     tell_result,
     workers_of,
 )
@@ -103,12 +104,14 @@ def run(
     jobs: JobsOption = None,
     backend: BackendOption = "local",
     stacked: StackedOption = None,
+    dry_run: DryRunOption = False,
     overwrite: OverwriteOption = False,
     require: RequireOption = None,
 ) -> None:
     """Run the whole story from one file: train, forget, retrain, audit, report."""
     from dataclasses import replace
 
+    from expunge.dry_run import rehearse_run
     from expunge.experiment import experiment_from
     from expunge.experiment import run as run_experiment
     from expunge.settings import from_assignments, from_toml, merge, read_text
@@ -118,13 +121,13 @@ def run(
     chosen = chosen if seed is None else replace(chosen, seed=seed)
     chosen = chosen if stacked is None else replace(chosen, stacked=stacked)
     folder = out or Path("runs") / experiment.stem
+    runtime, cache = machine.runtime(context, chosen.seed), cache_of(no_cache)
+    if dry_run:
+        found = rehearse_run(chosen, runtime, folder, overwrite=overwrite, cache=cache)
+        tell_dry_run(context, str(experiment), found, audits=True)
+        return
     result = run_experiment(
-        chosen,
-        machine.runtime(context, chosen.seed),
-        folder,
-        overwrite=overwrite,
-        cache=cache_of(no_cache),
-        workers=workers_of(jobs, backend),
+        chosen, runtime, folder, overwrite=overwrite, cache=cache, workers=workers_of(jobs, backend)
     )
     tell_result(context, result, require, [folder / "result.json", folder / "report.html"])
 
@@ -145,10 +148,10 @@ def train(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Train a network and write a model folder. --set: a training setting, dataset.KEY or network.args.KEY."""
+    from expunge.dry_run import rehearse_training
     from expunge.network import Network
     from expunge.settings import build, from_assignments, from_mapping, sort_out
-    from expunge.stages import rehearse_training, train_folder
-    from expunge.terminal import in_words
+    from expunge.stages import train_folder
     from expunge.training import Training
 
     chosen = sort_out(from_assignments(assignments or []), home="training", tables=("dataset", "network"))
@@ -160,10 +163,7 @@ def train(
         machine.runtime(context, seed),
     )
     if dry_run:
-        found, forecast = rehearse_training(*asked, overwrite=overwrite)
-        reads = {"train": len(found.train), "test": len(found.test)}
-        context.obj.say(f"{network} on {data}: would read {reads} rows and write {out}.\n{in_words(forecast)}")
-        context.obj.value({"reads": reads, "out": str(out), "forecast": asdict(forecast)})
+        tell_dry_run(context, f"{network} on {data}", rehearse_training(*asked, overwrite=overwrite))
         return
     trained = train_folder(*asked, overwrite=overwrite)
     for event in trained.events:
@@ -192,10 +192,10 @@ def forget(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Make a model forget and write the new model's folder. --set: a setting of the method, or dataset.KEY."""
+    from expunge.dry_run import rehearse_forgetting
     from expunge.forgetting import say
-    from expunge.settings import build, describe, from_assignments, sort_out
-    from expunge.stages import as_trained, forget_folder, plan_forgetting, rehearse_forgetting
-    from expunge.terminal import in_words
+    from expunge.settings import build, from_assignments, sort_out
+    from expunge.stages import as_trained, forget_folder, plan_forgetting
 
     chosen = sort_out(from_assignments(assignments or []), home="method", tables=("dataset",))
     plan = plan_forgetting(
@@ -211,12 +211,8 @@ def forget(
     )
     plan = as_trained(plan, chosen["method"])
     if dry_run:
-        reads = {part: len(plan.parts[part]) for part in sorted(plan.method.reads)}
-        told = ", ".join(f"{part} ({count} rows)" for part, count in reads.items()) or "nothing"
-        forecast = rehearse_forgetting(plan, machine.runtime(context, seed))
-        context.obj.say(f"{method}, {say(plan.parts)}: would read {told} and write {out}.\n{in_words(forecast)}")
-        told_all = {"method": describe(plan.method), "reads": reads, "out": str(out)}
-        context.obj.value(told_all | {"forecast": asdict(forecast)})
+        found = rehearse_forgetting(plan, machine.runtime(context, seed))
+        tell_dry_run(context, f"{method}, {say(plan.parts)}", found)
         return
     forgotten = forget_folder(plan, machine.runtime(context, seed))
     read = forgotten.access["forget"]
@@ -253,18 +249,21 @@ def audit(
     jobs: JobsOption = None,
     backend: BackendOption = "local",
     stacked: StackedOption = None,
+    dry_run: DryRunOption = False,
     overwrite: OverwriteOption = False,
     require: RequireOption = None,
 ) -> None:
     """Audit an unlearned model beside its original and retrained ones. --set: dataset.KEY."""
+    from expunge.auditing import audit_folders, plan_audit
+    from expunge.dry_run import rehearse_audit
     from expunge.experiment import DEFAULT_AUDITS
+    from expunge.forgetting import say
     from expunge.settings import build, from_assignments, sort_out
-    from expunge.stages import audit_folders
 
     if retrained and references:
         raise SettingsError(f"expected --retrained or --references, got both ({len(retrained)} and {references})")
     chosen = sort_out(from_assignments(assignments or []), home=None, tables=("dataset",))
-    result = audit_folders(
+    plan = plan_audit(
         original,
         unlearned,
         retrained or [],
@@ -272,14 +271,17 @@ def audit(
         build("datasets", {"name": data} | chosen["dataset"]),
         DEFAULT_AUDITS,
         out,
-        machine.runtime(context, seed),
+        seed=seed,
         overwrite=overwrite,
         references=references,
         stacked=stacked or 0,
-        cache=cache_of(references == 0),
-        workers=workers_of(jobs, backend),
         builder=network,
     )
+    runtime, cache = machine.runtime(context, seed), cache_of(references == 0)
+    if dry_run:
+        tell_dry_run(context, f"audit, {say(plan.parts)}", rehearse_audit(plan, runtime, cache), audits=True)
+        return
+    result = audit_folders(plan, DEFAULT_AUDITS, runtime, cache=cache, workers=workers_of(jobs, backend))
     tell_result(context, result, require, [out])
 
 

@@ -23,6 +23,8 @@ class Cost:
     """Seconds by stage, in the order in which the stages ran."""
     flops: int = 0
     """Floating-point operations of all counted steps (a multiplication with an addition counts as two)."""
+    rows: int = 0
+    """Rows of all counted steps."""
     events: list[str] = field(default_factory=list)
     """What went wrong in the work and was put right, a line each."""
     _measured: dict[object, tuple[int, int]] = field(default_factory=dict, repr=False)
@@ -44,6 +46,7 @@ class Cost:
         Steps of one kind do the same operations on every row. The first is measured while it runs, the others are
         added by their number of rows, so that counting costs nothing but the first step's few milliseconds.
         """
+        self.rows += rows
         if kind not in self._measured:
             return self._measure(kind, rows)
         flops, measured_rows = self._measured[kind]

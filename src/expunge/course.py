@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from expunge.errors import DivergedError
 from expunge.journal import State
+from expunge.rehearsal import SET_ASIDE
 from expunge.runtime import Runtime
 
 LOOK = 64
@@ -78,6 +79,8 @@ class Course:
         journal = self.runtime.journal
         save = self.name is not None and journal is not None and (journal.due_at_end() if last else journal.due())
         looks = last or self.done % LOOK == 0
+        if self.runtime.rehearsal is not None:  # two states are held at a time: so much memory is needed
+            looks = self.done < SET_ASIDE
         if self.runtime.fabric.world_size > 1:  # all processes look at the loss together, and so they save
             save = looks and self.runtime.highest(float(save)) > 0
         if looks or save:

@@ -35,6 +35,7 @@ from expunge.errors import SettingsError
 from expunge.files import check_free, new_folder
 from expunge.finding import Finding
 from expunge.forgetting import KeepOrDrop, check_takes_rows, dropped, headed, run_method
+from expunge.guard import guarded
 from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
@@ -191,6 +192,7 @@ def run(
         headed(original, parts, experiment.head)  # what cannot be dropped is told before the work
 
         forgotten = run_method(experiment.method, original, parts, runtime, rebuild(original))
+        forgotten = guarded(forgotten, experiment.method, original, parts, runtime)
         unlearned = headed(forgotten.model, parts, experiment.head)
         save_model(
             unlearned,

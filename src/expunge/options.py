@@ -12,6 +12,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from expunge.cache import Cache
+    from expunge.dry_run import DryRun
     from expunge.population import Workers
     from expunge.result import Result
 
@@ -105,6 +106,14 @@ def workers_of(jobs: int | None, backend: str) -> "Workers":
     from expunge.population import Workers, as_backend
 
     return Workers(jobs=jobs, backend=as_backend(backend))
+
+
+def tell_dry_run(context: typer.Context, what: str, found: "DryRun", *, audits: bool = False) -> None:
+    """Print what a command would do; `audits` says that it audits too, which is not foreseen."""
+    from expunge.terminal import in_words
+
+    context.obj.say(in_words(what, found, audits=audits))
+    context.obj.value(asdict(found) | ({"not_foreseen": ["audits"]} if audits else {}))
 
 
 def tell_result(context: typer.Context, result: "Result", require: str | None, written: list[Path]) -> None:

@@ -134,24 +134,39 @@ def grow(
         SettingsError: Ray is asked for and not installed.
         ModelError: Networks are to be stacked that cannot be.
     """
-    numbers = range(1, count + 1)
-    rows = fingerprint(_trained_on(recipe), workers=runtime.workers) if cache and count else ""
-    keys = {number: member_key(recipe, member_seed(runtime.seed, number), runtime, rows) for number in numbers}
-    found: dict[int, Member] = {}
-    for number, key in keys.items():
-        hit = cache.find(key) if cache else None
-        if hit is not None:
-            found[number] = _member(recipe, hit[0], hit[1].seconds, reused=True)
-    missing = [number for number in numbers if number not in found]
-    starts = dict.fromkeys(missing, recipe.network)
-    if missing and not _from_scratch(recipe):
-        originals = grow(replace(recipe, method=None), max(missing), runtime, cache=cache, workers=workers)
-        starts = {number: originals[number - 1].model for number in missing}
+    keys = _keys(recipe, count, runtime) if cache else {}
+    found = _find(recipe, keys, cache)
+    to_make = [number for number in range(1, count + 1) if number not in found]
+    starts = dict.fromkeys(to_make, recipe.network)
+    if to_make and not _from_scratch(recipe):
+        originals = grow(replace(recipe, method=None), max(to_make), runtime, cache=cache, workers=workers)
+        starts = {number: originals[number - 1].model for number in to_make}
     for made in _make_all(recipe, starts, runtime, workers):
         member = found[made.number] = _member(recipe, made.weights, made.seconds, reused=False)
         if cache:
             cache.store(keys[made.number], member.model, recipe.data, made.seconds, made.threads)
-    return [found[number] for number in numbers]
+    return [found[number] for number in range(1, count + 1)]
+
+
+def missing(recipe: Recipe, count: int, runtime: Runtime, *, cache: Cache | None) -> list[int]:
+    """Return the numbers of the models, among the first `count`, that `grow` would have to make."""
+    found = _find(recipe, _keys(recipe, count, runtime) if cache else {}, cache)
+    return [number for number in range(1, count + 1) if number not in found]
+
+
+def _keys(recipe: Recipe, count: int, runtime: Runtime) -> dict[int, dict[str, Any]]:
+    rows = fingerprint(_trained_on(recipe), workers=runtime.workers) if count else ""
+    numbers = range(1, count + 1)
+    return {number: member_key(recipe, member_seed(runtime.seed, number), runtime, rows) for number in numbers}
+
+
+def _find(recipe: Recipe, keys: dict[int, dict[str, Any]], cache: Cache | None) -> dict[int, Member]:
+    found = {}
+    for number, key in keys.items():
+        hit = cache.find(key) if cache else None
+        if hit is not None:
+            found[number] = _member(recipe, hit[0], hit[1].seconds, reused=True)
+    return found
 
 
 def grow_both(

@@ -1,10 +1,10 @@
 """Rehearsal: what work will take, from the first few steps of each of its stages, before any of it is done for good.
 
-The work runs as it would, on real data, but each stage ends after a few steps. The first step of a stage warms up and
-is set aside; the mean of the others stands for all that are left. So any method can be rehearsed whose loops tell of
-their steps, as they do for the sake of the progress display. Work outside stages runs in full and counts as it is.
+The work runs as it would, on real data, but each stage ends after a few steps. The first ones warm up and are set
+aside; the mean of the others stands for all that are left. So any method can be rehearsed whose loops tell of their
+steps, as they do for the sake of the progress display. Work outside stages runs in full and counts as it is.
 
-What comes out of a rehearsal is of no use but for its cost, and what a method does only after a good course, such as a
+What comes out of a rehearsal is of no use but for its cost, and what a method does only after a bad course, such as a
 second try, is not in it. Memory is the peak of the process in the rehearsal: all batches of a stage have one size.
 """
 
@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from expunge.cost import Cost, peak_memory_bytes, wait_for
+from expunge.cost import Cost, wait_for
 
-FEWEST = 4
+SET_ASIDE = 3
+"""First steps of a stage whose time stands for no other's: they take memory, choose kernels and count operations."""
+FEWEST = 7
 """Steps of a stage that are run at least."""
 ENOUGH = 1.0
 """Seconds after which no further step of a stage is run."""
@@ -49,42 +51,76 @@ class Rehearsal:
     seconds: dict[str, float] = field(default_factory=dict)
     """Expected, by stage."""
     flops: int = 0
-    """Expected beyond those that were counted."""
+    """Expected beyond those that were counted, in this process."""
     spent: float = 0.0
     """Seconds that were spent in stages."""
 
     @contextmanager
-    def stage(self, name: str, steps: int, cost: Cost, device: torch.device) -> Iterator[Callable[[int], None]]:
-        """Give the Advance of a stage that ends after a few steps."""
-        flops, begun, times, done = cost.flops, time.perf_counter(), [0.0], 0
+    def stage(
+        self,
+        name: str,
+        steps: int,
+        rows: int | None,
+        cost: Cost,
+        device: torch.device,
+        highest: Callable[[float], float],
+    ) -> Iterator[Callable[[int], None]]:
+        """Give the Advance of a stage that ends after a few steps.
 
-        def advance(more: int) -> None:
-            nonlocal done
-            if more:
+        Args:
+            name: Of the stage.
+            steps: How many it has.
+            rows: Rows of all its steps, of which each costs the same; None if each step costs the same.
+            cost: Where its operations are counted.
+            device: Where it runs.
+            highest: Gives the highest of a number over all processes, which end the stage at the same step.
+        """
+        flops, counted, begun, times = cost.flops, cost.rows, time.perf_counter(), [0.0]
+
+        def advance(done: int) -> None:
+            for _ in range(done):
                 wait_for(device)
-                done += more
                 times.append(time.perf_counter() - begun)
-            if FEWEST <= done < steps and times[-1] >= ENOUGH:
+            if FEWEST < len(times) <= steps and highest(times[-1]) >= ENOUGH:
                 raise EnoughError
 
         try:
             yield advance
         except EnoughError:
-            left = steps - done
-            self.flops += (cost.flops - flops) * left // done
-            self.seconds[name] = self.seconds.get(name, 0.0) + (times[-1] - times[1]) / (done - 1) * left
+            done = len(times) - 1
+            each = (times[-1] - times[SET_ASIDE]) / (done - SET_ASIDE)
+            self.seconds[name] = self.seconds.get(name, 0.0) + each * (steps - done)
+            seen, all_of_it = (done, steps) if rows is None else (cost.rows - counted, rows)
+            self.flops += (cost.flops - flops) * (all_of_it - seen) // seen
         wait_for(device)
         spent = time.perf_counter() - begun
         self.spent += spent
         self.steps[name] = self.steps.get(name, 0) + steps
         self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
-    def forecast(self, seconds: float, cost: Cost, device: torch.device) -> Forecast:
-        """Return what is expected, given the seconds that the rehearsal took and what it counted."""
+    def forecast(self, seconds: float, flops: int, peak_memory_bytes: int) -> Forecast:
+        """Return what is expected, given what the rehearsal took and the operations of all of the work."""
         other = seconds - self.spent
         return Forecast(
             steps=dict(self.steps),
             seconds=self.seconds | {"other": other, "total": other + sum(self.seconds.values())},
-            flops=cost.flops + self.flops,
-            peak_memory_bytes=peak_memory_bytes(device),
+            flops=flops,
+            peak_memory_bytes=peak_memory_bytes,
         )
+
+
+def joined(*pieces: tuple[Forecast, int]) -> Forecast:
+    """Return what pieces of work take one after the other, each done so many times."""
+    steps: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    for forecast, times in pieces:
+        for name, count in forecast.steps.items():
+            steps[name] = steps.get(name, 0) + times * count
+        for name, spent in forecast.seconds.items():
+            seconds[name] = seconds.get(name, 0.0) + times * spent
+    return Forecast(
+        steps={name: count for name, count in steps.items() if count},
+        seconds=seconds,
+        flops=sum(times * forecast.flops for forecast, times in pieces),
+        peak_memory_bytes=max(forecast.peak_memory_bytes for forecast, _ in pieces),
+    )

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,22 @@ SCHEMA = 1
 T = TypeVar("T")
 Level = Literal["none", "L0", "L1", "L2", "L3", "L4"]
 LEVELS: tuple[Level, ...] = ("L0", "L1", "L2", "L3", "L4")
+
+
+INPUT_RATES = ("noise_lr", "synthesis_lr")
+"""Learning rates that move made-up inputs, not weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What is left of the answers to a few retained rows; see `expunge.guard`."""
+
+    rows: int
+    """Rows looked at, each read once for each model beside what the method has read."""
+    before: float
+    """Share of them that the original gets right."""
+    after: float
+    """Share of them that the new model gets right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +54,9 @@ class Bill:
     reused: int = 0
     """How many of the retrained models came from the cache."""
     events: tuple[str, ...] = ()
-    """What went wrong while it forgot and was put right, a line each."""
+    """What went wrong while it forgot, a line each."""
+    kept: Kept | None = None
+    """None if the method may not read retained rows, or it was not looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +169,25 @@ def meets(level: Level, required: str) -> bool:
     if required not in LEVELS:
         raise SettingsError(f"expected a level {', '.join(LEVELS)}, got {required!r}")
     return level != "none" and LEVELS.index(level) >= LEVELS.index(required)
+
+
+def to_lower(method: Mapping[str, Any]) -> str | None:
+    """Return the setting of a method to lower if it did too much, as ``--set`` takes it; None if it has none.
+
+    It is the first learning rate that moves the original's weights: that of the stage that forgets. How networks are
+    trained from scratch (``training``) is no such setting.
+
+    Args:
+        method: Name and settings, as a result has them.
+    """
+    for name, value in method.items():
+        if (name == "lr" or name.endswith("_lr")) and name not in INPUT_RATES:
+            return name
+        if isinstance(value, Mapping) and name != "training":
+            inner = to_lower(value)
+            if inner is not None:
+                return f"{name}.{inner}"
+    return None
 
 
 def environment(device: str) -> dict[str, str]:

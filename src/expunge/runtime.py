@@ -241,10 +241,17 @@ class Runtime:
         return reduced.item()
 
     @contextmanager
-    def stage(self, name: str, steps: int) -> Iterator[Advance]:
-        """Time a stage and show its progress."""
+    def stage(self, name: str, steps: int, rows: int | None = None) -> Iterator[Advance]:
+        """Time a stage and show its progress.
+
+        Args:
+            name: What to call it.
+            steps: How many there are.
+            rows: Rows of all steps together, over all processes; None if each has as many.
+        """
         if self.rehearsal is not None:
-            with self.rehearsal.stage(name, steps, self.cost, self.device) as rehearse:
+            share = None if rows is None else rows // self.fabric.world_size
+            with self.rehearsal.stage(name, steps, share, self.cost, self.device, self.highest) as rehearse:
                 yield rehearse
             return
         with self.progress(name, steps) as advance, self.cost.stage(name, self.device):

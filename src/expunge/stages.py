@@ -1,40 +1,33 @@
 """Stages: each step of the story from folder to folder, as the commands run it."""
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from expunge.blueprint import blueprint_of
 from expunge.cache import Cache
-from expunge.case import Adaptable, Audit, Dataset, Method, open_case
+from expunge.case import Adaptable, Dataset, Method
 from expunge.checkpoint import Checkpoint, load_model, save_model
 from expunge.corruption import make_task
-from expunge.cost import Cost
 from expunge.data import Data, Request, Split, only_classes, split
 from expunge.errors import DataError, ModelError
-from expunge.experiment import Experiment, judge, recipe_for, train
-from expunge.files import check_free, new_folder, write_text
+from expunge.experiment import Experiment, recipe_for, train
+from expunge.files import check_free, new_folder
 from expunge.forgetting import Forgotten, KeepOrDrop, check_takes_rows, dropped, headed, run_method
+from expunge.guard import guarded
 from expunge.methods.retrain import Retrain
-from expunge.model_files import find_folder
 from expunge.network import Network, rebuild
-from expunge.population import HERE, Member, Recipe, Workers, grow, grow_both
-from expunge.provenance import as_reads, entry, head_values, request_values, with_retraining
-from expunge.rehearsal import Forecast, Rehearsal
-from expunge.result import Record, Result, read
+from expunge.population import Member, Workers, grow_both
+from expunge.provenance import as_reads, entry
+from expunge.result import Record
 from expunge.resume import resumable
-from expunge.rows import TakenRows
 from expunge.runtime import Runtime
 from expunge.settings import describe, from_mapping, to_mapping
 from expunge.training import Training, predict
 
 RECORD = "forget.json"
-PREDICTED = 512
-"""Rows of a step of prediction in a rehearsal: as many as `predict` takes at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,41 +65,6 @@ def train_folder(
     return Trained(
         model=model, test_accuracy=accuracy, seconds=runtime.cost.seconds["train"], events=tuple(runtime.cost.events)
     )
-
-
-def rehearse_training(
-    dataset: Dataset, network: Network, training: Training, out: Path, runtime: Runtime, *, overwrite: bool
-) -> tuple[Data, Forecast]:
-    """Return the data and what `train_folder` would take; nothing is written.
-
-    Raises:
-        ExpungeError: As `train_folder`.
-    """
-    check_free(out, overwrite=overwrite)
-    begun, rehearsal = time.perf_counter(), Rehearsal()
-    runtime = replace(runtime.fresh(), rehearsal=rehearsal)
-    data = dataset.load()
-    model = train(network, data, training, runtime)
-    if len(data.test):
-        shares = runtime.shares(len(data.test), PREDICTED)
-        with runtime.stage("predict", len(shares)) as advance:
-            for share in shares:
-                predict(model, TakenRows(data.test, share), runtime)
-                advance(1)
-    return data, rehearsal.forecast(time.perf_counter() - begun, runtime.cost, runtime.device)
-
-
-def rehearse_forgetting(plan: "Plan", runtime: Runtime) -> Forecast:
-    """Return what `forget_folder` would take; nothing is written.
-
-    Raises:
-        ExpungeError: As `forget_folder`.
-    """
-    begun, rehearsal = time.perf_counter(), Rehearsal()
-    model = plan.checkpoint.model
-    forgotten = run_method(plan.method, model, plan.parts, replace(runtime, rehearsal=rehearsal), rebuild(model))
-    cost = Cost(flops=forgotten.bill.flops)
-    return rehearsal.forecast(time.perf_counter() - begun, cost, runtime.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +138,7 @@ def forget_folder(plan: Plan, runtime: Runtime) -> Forgotten:
     told = {"command": "forget", "parent": plan.checkpoint.hash, **about}
     with resumable(runtime, plan.out, told, (plan.data.train,)) as runtime:
         forgotten = run_method(plan.method, model, plan.parts, runtime, rebuild(model))
+        forgotten = guarded(forgotten, plan.method, model, plan.parts, runtime)
         forgotten = replace(forgotten, model=headed(forgotten.model, plan.parts, plan.head))
         reads = as_reads(forgotten.access)
         record = Record(experiment=about, cost=forgotten.bill, access=reads, images=forgotten.pictures)
@@ -187,97 +146,6 @@ def forget_folder(plan: Plan, runtime: Runtime) -> Forgotten:
             save_model(forgotten.model, folder, plan.data, plan.checkpoint.child(about), dropped=without)
             (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
     return forgotten
-
-
-def audit_folders(
-    original_dir: Path | str,
-    unlearned_dir: Path | str,
-    retrained_dirs: Sequence[Path | str],
-    request: Request,
-    dataset: Dataset,
-    audits: Sequence[Audit],
-    out: Path,
-    runtime: Runtime,
-    *,
-    overwrite: bool,
-    references: int = 0,
-    stacked: int = 0,
-    cache: Cache | None = None,
-    workers: Workers = HERE,
-    builder: str | None = None,
-) -> Result:
-    """Audit an unlearned model beside its original and retrained models, and write the result.
-
-    Cost and reads are those in the unlearned folder's ``forget.json``, and None if it has none. So many further
-    `references` are trained as the original was, or found in the cache; `stacked` of them at once, or one by one if 0.
-    `builder` is the user's own code that builds the networks, where their folders name such.
-
-    Raises:
-        ExpungeError: Something that the caller can put right; nothing is written.
-    """
-    check_free(out, overwrite=overwrite)
-    places = (original_dir, unlearned_dir, *retrained_dirs)
-    original, unlearned, *given = (load_model(place, builder=builder) for place in places)
-    data = load_for(original, dataset)
-    parts = split(data, request)
-    for place, other in zip(places[1:], (unlearned, *given), strict=True):
-        _check_classes(other, parts, place)
-    record_file = find_folder(str(unlearned_dir)) / RECORD
-    record = read(Record, record_file) if record_file.exists() else None
-    told: dict[str, Any] = {
-        "dataset": describe(dataset),
-        "network": {"name": blueprint.name if (blueprint := blueprint_of(original.model)) else None},
-        "training": original.about.get("training"),
-        "request": request_values(parts),
-        "method": record.experiment["method"] if record else None,
-        **(head_values(record.experiment.get("head", "keep")) if record else {}),
-        "audits": [describe(audit) for audit in audits],
-        "references": references + len(given),
-        "stacked": stacked,
-        "seed": runtime.seed,
-    }
-    if record and record.experiment["request"] != told["request"]:
-        raise DataError(
-            f"expected the request that {unlearned_dir} was made for, {record.experiment['request']}, "
-            f"got {told['request']}"
-        )
-    models = [one.hash for one in (original, unlearned, *given)]
-    key = {"command": "audit", "models": models, **told}
-    with resumable(runtime, out, key, (data.train, data.test)) as runtime:
-        grown: list[Member] = []
-        if references:
-            recipe = replace(_recipe(original, original_dir, dataset, data, parts), stacked=stacked)
-            grown = grow(recipe, references, runtime, cache=cache, workers=workers)
-        retrained = [*(other.model for other in given), *(member.model for member in grown)]
-        case = open_case(parts, original.model, unlearned.model, retrained, runtime)
-        result = judge(case, audits, told, pictures=record.images if record else ())
-        if record:
-            result = replace(result, cost=with_retraining(record.cost, grown), access=record.access)
-        write_text(out, result.to_json(), overwrite=overwrite)
-    return result
-
-
-def _check_classes(checkpoint: Checkpoint, parts: Split, place: Path | str) -> None:
-    """Refuse a model of other classes than all, or all but the forgotten ones, in their order.
-
-    Raises:
-        DataError: Its classes are others.
-    """
-    kept = tuple(name for index, name in enumerate(parts.label_names) if index not in parts.request.classes)
-    if checkpoint.label_names and checkpoint.label_names not in (parts.label_names, kept):
-        raise DataError(
-            f"expected a model of the original's {len(parts.label_names)} classes, or of those without the forgotten "
-            f"ones, got {place} of {len(checkpoint.label_names)} ({', '.join(checkpoint.label_names)[:60]})"
-        )
-
-
-def _recipe(original: Checkpoint, path: Path | str, dataset: Dataset, data: Data, parts: Split) -> Recipe:
-    recorded = original.about.get("training")
-    if recorded is None:
-        raise ModelError(f"expected a model whose training is known, to train others like it, got {path} without")
-    training = from_mapping(Training, recorded)
-    method = Retrain(training=training)
-    return Recipe(network=original.model, dataset=dataset, data=data, parts=parts, training=training, method=method)
 
 
 def population_of(

@@ -13,8 +13,8 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from expunge.cache import Listed
+    from expunge.dry_run import DryRun
     from expunge.finding import Finding, Interval
-    from expunge.rehearsal import Forecast
     from expunge.result import Result
 
 PATIENCE = 0.7
@@ -63,11 +63,18 @@ class Bars:
             self._console.print(Text(f"{stage:<12} {time.perf_counter() - begun:6.1f} s", style="dim"))
 
 
-def in_words(forecast: "Forecast") -> str:
-    """Return what work is expected to take, a line for each stage and one for all."""
-    lines = [
+def in_words(what: str, found: "DryRun", *, audits: bool) -> str:
+    """Return what a command would do and is expected to take, a line for each stage and one for all."""
+    forecast = found.forecast
+    reads = ", ".join(f"{part} ({count} rows)" for part, count in found.reads.items()) or "nothing"
+    lines = [f"{what}: would read {reads} and write {found.out}."]
+    if found.to_train or found.cached:
+        lines.append(f"Models to train for comparison: {found.to_train}; {found.cached} more are in the cache.")
+    lines += [
         f"  {stage:<12} {forecast.seconds[stage]:8.1f} s  {steps:7} steps" for stage, steps in forecast.steps.items()
     ]
+    if audits:
+        lines.append(f"  {'audits':<12} not foreseen")
     total = f"  {'in all':<12} {forecast.seconds['total']:8.1f} s  {forecast.flops:.2e} operations, "
     return "\n".join([*lines, total + f"{forecast.peak_memory_bytes / 2**20:.0f} MiB at the peak"])
 

@@ -82,7 +82,11 @@ def fit(
     schedule = make_schedule(optimizer, training, steps)
     network, stepper = trainee.call, runtime.stepper(optimizer)
     trainable = sum(weight.requires_grad for weight in model.parameters())
-    with runtime.seeded(f"{stage}/dropout", apart=True), runtime.stage(stage, steps) as advance, runtime.stoppable():
+    with (
+        runtime.seeded(f"{stage}/dropout", apart=True),
+        runtime.stage(stage, steps, len(rows) * training.epochs) as advance,
+        runtime.stoppable(),
+    ):
         course = Course(
             model=trainee.model,
             optimizer=optimizer,

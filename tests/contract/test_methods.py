@@ -14,11 +14,13 @@ from torch import nn
 
 from conftest import TRAINING, Toy
 from expunge.case import Method
-from expunge.data import Request, split
+from expunge.data import CountedRows, Request, split
 from expunge.errors import RequestError
 from expunge.forgetting import run_method
+from expunge.guard import guarded
 from expunge.network import rebuild
-from expunge.settings import build, describe, find, from_toml, names, to_mapping
+from expunge.result import to_lower
+from expunge.settings import build, describe, find, from_assignments, from_toml, names, to_mapping
 
 METHODS = names("methods")
 
@@ -83,6 +85,44 @@ def test_reads_only_what_it_declares(toy: Toy, name: str) -> None:
     assert read == method.reads
     for part in read:
         assert 0 < made.access[part].rows <= made.access[part].reads
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_guard_reads_nothing_that_the_method_does_not_declare(toy: Toy, name: str) -> None:
+    method, parts = make(name), toy.split(1)
+    rows = {part: CountedRows(one) for part, one in parts.parts.items()}
+    counted = dataclasses.replace(parts, parts=rows)
+    made = run_method(method, toy.model, counted, toy.runtime, rebuild(toy.model))
+    before = {part: one.reads for part, one in rows.items()}
+    looked = guarded(made, method, toy.model, counted, toy.runtime)
+    reads = {part: one.reads - before[part] for part, one in rows.items() if one.reads > before[part]}
+    assert reads == ({"retain": 2 * 240} if "retain" in method.reads else {})
+    assert (looked.bill.kept is None) == (not reads)
+    assert (looked.access, looked.bill.flops) == (made.access, made.bill.flops)
+    assert not any(" retained rows " in event for event in looked.bill.events), "the defaults lose too much here"
+    if looked.bill.kept is not None:
+        assert looked.bill.kept.rows == 240  # all, being fewer than 512
+        assert looked.bill.kept.before == toy.accuracy(toy.model, parts, "retain")
+        assert looked.bill.kept.after == toy.accuracy(made.model, parts, "retain")
+
+
+LOWERED = {
+    "dissolve": "lr",
+    "dissolve_data_free": "dissolve.lr",
+    "finetune": "impair_lr",
+    "head_mask": None,
+    "retrain": None,
+    "unsir": "impair_lr",
+    "unsir_notebook": "impair_lr",
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_setting_to_lower_is_one_of_its_own_rates(name: str) -> None:
+    setting = to_lower(describe(make(name)))
+    assert setting == LOWERED[name]
+    if setting:
+        assert build("methods", {"name": name} | from_assignments([f"{setting}=1e-9"])) != make(name)
 
 
 @pytest.mark.parametrize("name", METHODS)

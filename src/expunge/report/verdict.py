@@ -5,7 +5,7 @@ from typing import get_args
 
 from expunge.finding import Finding, Miss
 from expunge.report.wording import clip, listed, percent, span, title, value
-from expunge.result import Level, Result, reached
+from expunge.result import Level, Result, reached, to_lower
 
 LEVELS: tuple[Level, ...] = get_args(Level)
 _ALIKE = {
@@ -42,9 +42,23 @@ def verdict(result: Result) -> str:
     it = "it" if len(forgotten_classes(result)) == 1 else "them"
     sentences = [_CONTROL] if method_name(result) == "head_mask" else []
     sentences.append(f"{_answers(result)}{_judged(result, level, it)}")
+    sentences += _advice(result)
     if LEVELS.index(level) < LEVELS.index(result.level):
         sentences.append(f"The result states level {result.level}, which its findings do not bear out.")
     return " ".join(sentences)
+
+
+def _advice(result: Result) -> list[str]:
+    """Return what to do if the method did too much; nothing if it did not, or has no setting for it."""
+    too_much = any(
+        finding.miss in ("over-forgotten", "damaged") for finding in result.findings if finding.level is not None
+    )
+    method = result.experiment.get("method")
+    setting = to_lower(method) if too_much and isinstance(method, dict) else None
+    name = method_name(result)
+    if setting is None or name is None:
+        return []
+    return [f"It did too much: lower {clip(setting)} of {clip(name)} and forget again."]
 
 
 def borne_out(result: Result) -> Level:

@@ -1,0 +1,172 @@
+"""Auditing: from model folders to a result file, planned and done, as the command runs it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from expunge.blueprint import blueprint_of
+from expunge.cache import Cache
+from expunge.case import Audit, Dataset, open_case
+from expunge.checkpoint import Checkpoint, load_model
+from expunge.data import Data, Request, Split, split
+from expunge.errors import DataError, ModelError
+from expunge.experiment import judge
+from expunge.files import check_free, write_text
+from expunge.methods.retrain import Retrain
+from expunge.model_files import find_folder
+from expunge.population import HERE, Member, Recipe, Workers, grow
+from expunge.provenance import head_values, request_values, with_retraining
+from expunge.result import Record, Result, read
+from expunge.resume import resumable
+from expunge.runtime import Runtime
+from expunge.settings import describe, from_mapping
+from expunge.stages import RECORD, load_for
+from expunge.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditPlan:
+    """Everything that an audit needs, checked."""
+
+    original: Checkpoint
+    unlearned: Checkpoint
+    given: Sequence[Checkpoint]
+    """Retrained models that were given."""
+    references: int
+    """Further ones to train, or to take from the cache."""
+    recipe: Recipe | None
+    """Of those; None without any."""
+    data: Data
+    parts: Split
+    record: Record | None
+    """What forgetting left beside the unlearned model."""
+    told: dict[str, Any]
+    """The result's ``experiment``."""
+    out: Path
+    overwrite: bool
+
+
+def plan_audit(
+    original_dir: Path | str,
+    unlearned_dir: Path | str,
+    retrained_dirs: Sequence[Path | str],
+    request: Request,
+    dataset: Dataset,
+    audits: Sequence[Audit],
+    out: Path,
+    *,
+    seed: int,
+    overwrite: bool,
+    references: int = 0,
+    stacked: int = 0,
+    builder: str | None = None,
+) -> AuditPlan:
+    """Check everything that can be checked before an audit.
+
+    Args:
+        original_dir: A model folder, or the name of a model of the hub.
+        unlearned_dir: Another.
+        retrained_dirs: Those of retrained models.
+        request: What was to be forgotten.
+        dataset: Where the rows come from.
+        audits: What is to be asked.
+        out: The file to write.
+        seed: Seed of all random streams.
+        overwrite: Replace what is there.
+        references: So many further models are to be trained as the original was, or found in the cache.
+        stacked: So many of them at once, or one by one if 0.
+        builder: The user's own code that builds the networks, where their folders name such.
+
+    Raises:
+        ExpungeError: Something that the caller can put right.
+    """
+    check_free(out, overwrite=overwrite)
+    places = (original_dir, unlearned_dir, *retrained_dirs)
+    original, unlearned, *given = (load_model(place, builder=builder) for place in places)
+    data = load_for(original, dataset)
+    parts = split(data, request)
+    for place, other in zip(places[1:], (unlearned, *given), strict=True):
+        _check_classes(other, parts, place)
+    record_file = find_folder(str(unlearned_dir)) / RECORD
+    record = read(Record, record_file) if record_file.exists() else None
+    told: dict[str, Any] = {
+        "dataset": describe(dataset),
+        "network": {"name": blueprint.name if (blueprint := blueprint_of(original.model)) else None},
+        "training": original.about.get("training"),
+        "request": request_values(parts),
+        "method": record.experiment["method"] if record else None,
+        **(head_values(record.experiment.get("head", "keep")) if record else {}),
+        "audits": [describe(audit) for audit in audits],
+        "references": references + len(given),
+        "stacked": stacked,
+        "seed": seed,
+    }
+    if record and record.experiment["request"] != told["request"]:
+        raise DataError(
+            f"expected the request that {unlearned_dir} was made for, {record.experiment['request']}, "
+            f"got {told['request']}"
+        )
+    return AuditPlan(
+        original=original,
+        unlearned=unlearned,
+        given=given,
+        references=references,
+        recipe=replace(_recipe(original, original_dir, dataset, data, parts), stacked=stacked) if references else None,
+        data=data,
+        parts=parts,
+        record=record,
+        told=told,
+        out=out,
+        overwrite=overwrite,
+    )
+
+
+def audit_folders(
+    plan: AuditPlan, audits: Sequence[Audit], runtime: Runtime, *, cache: Cache | None = None, workers: Workers = HERE
+) -> Result:
+    """Audit an unlearned model beside its original and retrained models, and write the result.
+
+    Cost and reads are those in the unlearned folder's ``forget.json``, and None if it has none. References are looked
+    for in the cache first.
+
+    Raises:
+        ExpungeError: Something that the caller can put right; nothing is written.
+    """
+    models = [one.hash for one in (plan.original, plan.unlearned, *plan.given)]
+    key = {"command": "audit", "models": models, **plan.told}
+    record = plan.record
+    with resumable(runtime, plan.out, key, (plan.data.train, plan.data.test)) as runtime:
+        grown: list[Member] = []
+        if plan.recipe is not None:
+            grown = grow(plan.recipe, plan.references, runtime, cache=cache, workers=workers)
+        retrained = [*(other.model for other in plan.given), *(member.model for member in grown)]
+        case = open_case(plan.parts, plan.original.model, plan.unlearned.model, retrained, runtime)
+        result = judge(case, audits, plan.told, pictures=record.images if record else ())
+        if record:
+            result = replace(result, cost=with_retraining(record.cost, grown), access=record.access)
+        write_text(plan.out, result.to_json(), overwrite=plan.overwrite)
+    return result
+
+
+def _check_classes(checkpoint: Checkpoint, parts: Split, place: Path | str) -> None:
+    """Refuse a model of other classes than all, or all but the forgotten ones, in their order.
+
+    Raises:
+        DataError: Its classes are others.
+    """
+    kept = tuple(name for index, name in enumerate(parts.label_names) if index not in parts.request.classes)
+    if checkpoint.label_names and checkpoint.label_names not in (parts.label_names, kept):
+        raise DataError(
+            f"expected a model of the original's {len(parts.label_names)} classes, or of those without the forgotten "
+            f"ones, got {place} of {len(checkpoint.label_names)} ({', '.join(checkpoint.label_names)[:60]})"
+        )
+
+
+def _recipe(original: Checkpoint, path: Path | str, dataset: Dataset, data: Data, parts: Split) -> Recipe:
+    recorded = original.about.get("training")
+    if recorded is None:
+        raise ModelError(f"expected a model whose training is known, to train others like it, got {path} without")
+    training = from_mapping(Training, recorded)
+    method = Retrain(training=training)
+    return Recipe(network=original.model, dataset=dataset, data=data, parts=parts, training=training, method=method)
