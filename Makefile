@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test check faults benchmarks clean
+.PHONY: demo test check faults fuzz benchmarks clean
 
 demo: $(VENV)/.ready ## Make a network forget the threes, with the evidence in runs/demo
 	$(RUN)/expunge demo --out runs/demo --overwrite
@@ -18,6 +18,9 @@ check: $(VENV)/.ready ## Format, lint and types, without changing anything
 
 faults: $(VENV)/.ready ## Kill commands at random moments and fill the disk: nothing may be lost
 	PYTHONPATH=tests $(RUN)/python tests/faults.py --out benchmarks/results/faults.json
+
+fuzz: $(VENV)/.ready ## Give thousands of damaged and hostile inputs: each must be accepted, or refused in one line
+	PYTHONPATH=tests $(RUN)/python tests/fuzz.py --out benchmarks/results/fuzz.json
 
 benchmarks: $(VENV)/.ready ## Measure again what benchmarks/results holds
 	$(RUN)/python benchmarks/digits.py --out benchmarks/results/digits.json

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from conftest import TRAINING, Toy
 from expunge import ExpungeError, Forgotten, audit, forget, render
-from expunge.errors import ModelError, RequestError
+from expunge.errors import DataError, ModelError, RequestError, SettingsError
 from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir
 
@@ -121,3 +121,22 @@ def test_what_is_wrong_is_said_with_method_and_request(toy: Toy, plain: Plain) -
         forget(broken, tensors(toy, "train"), classes=[0], device="cpu")
     with pytest.raises(ExpungeError, match="unsir, forgetting 3 rows: expected a request of whole classes"):
         forget(plain, tensors(toy, "train"), rows=[1, 2, 3], device="cpu")
+
+
+def test_a_model_that_is_nothing_but_its_head_loses_outputs() -> None:
+    torch.manual_seed(0)
+    model, data = nn.Linear(6, 4), TensorDataset(torch.randn(40, 6), torch.arange(40) % 4)
+    made = forget(model, data, classes=[1], method="head_mask", head="drop", device="cpu")
+    inputs = torch.randn(5, 6)
+    assert torch.equal(made.model(inputs), model(inputs)[:, [0, 2, 3]])
+
+
+def test_arguments_that_mean_nothing_are_refused() -> None:
+    model, data = nn.Linear(6, 4), TensorDataset(torch.randn(40, 6), torch.zeros(40))
+    labels = [0, 1, 2, 3] * 10
+    with pytest.raises(SettingsError, match="expected a head to keep or drop, got 'cut'"):
+        forget(model, data, labels=labels, classes=[1], head="cut", device="cpu")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="expected labels that are class indices, got Python int too large"):
+        forget(model, data, labels=[10**30, *labels[1:]], classes=[1], device="cpu")
+    with pytest.raises(DataError, match=f"expected labels that are class indices below 1048576, got {2**40}"):
+        forget(model, data, labels=[2**40, *labels[1:]], classes=[1], device="cpu")

@@ -102,6 +102,7 @@ def test_without_test_arrays_one_row_in_five_is_held_out(tmp_path: Path) -> None
         ({"y_train": np.arange(29) % 3}, "expected as many labels as inputs, got 29 for 30"),
         ({"y_train": np.full(30, 0.5)}, "expected class indices or words .* in y_train, got float64"),
         ({"y_train": np.arange(30) % 3 - 1}, "expected train labels from 0 to"),
+        ({"y_train": np.full(30, 2**40)}, "expected labels that are class indices below 1048576, got 1099511627776"),
         ({"x_test": np.zeros((6, 5))}, "expected x_test of uint8 .* a row like x_train, got float64"),
         ({"x_train": np.zeros((30, 1, 1, 1, 1))}, "expected numbers .* of 2, 3 or 4 dimensions in x_train"),
     ],
@@ -115,8 +116,18 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, changes: dict[str, Any]
 def test_a_missing_file_and_one_that_is_no_archive_are_told(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(b"no archive")
     for path in (tmp_path / "x.npz", tmp_path / "nothing.npz"):
-        with pytest.raises(DataError, match=r"expected an \.npz file or a folder of \.npy files, got"):
+        with pytest.raises(DataError, match=r"expected an \.npz file or a folder of \.npy files at .*, got: "):
             Arrays(path=str(path)).load()
+
+
+def test_a_damaged_header_is_told(tmp_path: Path) -> None:
+    arrays = pair(4)
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    whole = (tmp_path / "y_train.npy").read_bytes()
+    (tmp_path / "y_train.npy").write_bytes(whole.replace(b"(30,)", b"(30,("))  # numpy lets out a tokenizer's error
+    with pytest.raises(DataError, match="expected an array 'y_train' of plain numbers in .*, got: .*EOF in multi-line"):
+        Arrays(path=str(tmp_path)).load()
 
 
 def test_a_compressed_array_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

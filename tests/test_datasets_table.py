@@ -67,13 +67,38 @@ def test_columns_can_be_left_out_or_be_categories(tmp_path: Path) -> None:
         (TRAIN.replace(",a", ",c"), {}, "expected the labels of .*, got 'a'"),
         (TRAIN, {"ignore": ("size", "colour")}, "expected columns beside the label"),
         ("size,colour,kind\n", {}, "expected rows in"),
-        ("", {}, "expected a CSV or parquet file, got .*: No columns"),
+        ("", {}, r"expected a CSV or parquet file at .*a\.csv', got: No columns"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(text: str, settings: dict[str, object], message: str, tmp_path: Path) -> None:
     path, test = write(tmp_path / "a.csv", text), write(tmp_path / "b.csv", TEST)
     with pytest.raises(DataError, match=message):
         Table(**({"path": path, "test": test, "label": "kind"} | settings)).load()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ([[1, 2]] * 10, "expected a number or a word in every row of .*, got a ndarray in row 0, column 'size': give"),
+        ([{"a": 1}] * 10, "expected a number or a word in every row of .*, got a dict in row 0, column 'size'"),
+        ([1e308, -1e308] * 5, r"expected numbers that can be standardised in .*, got larger in \['size'\]"),
+    ],
+)
+def test_columns_of_other_things_are_named(column: list[object], message: str, tmp_path: Path) -> None:
+    table = pandas.DataFrame({"size": column, "kind": ["a", "b"] * 5})
+    with pytest.raises(DataError, match=message):
+        Table(path=saved(table, tmp_path), label="kind").load()
+
+
+def test_durations_are_categories(tmp_path: Path) -> None:
+    table = pandas.DataFrame({"time": pandas.to_timedelta([1, 2] * 5, unit="s"), "kind": ["a", "b"] * 5})
+    assert Table(path=saved(table, tmp_path), label="kind").load().input_size == (2,)
+
+
+def saved(table: pandas.DataFrame, folder: Path) -> str:
+    file = folder / "made.parquet"
+    table.to_parquet(file)
+    return str(file)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ def unsir(**values: Any) -> Unsir:
         (lambda: from_assignments(["a=1", "a.b=2"]), "expected a to be a table or a value, got both in 'a.b=2'"),
         (lambda: experiment_from({"metod": {}}), "expected a key of an experiment, got 'metod'"),
         (lambda: experiment_from({"method": "unsir"}), r"expected a table \[method\], got 'unsir'"),
+        (lambda: experiment_from({"audits": 5}), "expected audits as a list of names or of tables with a name, got 5"),
+        (lambda: experiment_from({"audits": [[]]}), r"expected audits as a list of names .*, got \[\[\]\]"),
         (lambda: experiment_from({"references": -1}), "expected references >= 0, got -1"),
         (lambda: experiment_from({"seed": "x"}), "expected seed to be a valid integer.*, got 'x'"),
         (lambda: sort_out({"lr": 1}, home=None, tables=["dataset"]), "expected dataset.KEY=VALUE, got 'lr'"),

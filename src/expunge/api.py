@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from expunge.case import Audit, Method, open_case
-from expunge.data import Data, Request, Split, split
+from expunge.data import Data, Request, Split, numbered, split
 from expunge.errors import ModelError
 from expunge.experiment import DEFAULT_AUDITS, judge
 from expunge.forgetting import Forgotten, KeepOrDrop, headed, run_method
@@ -154,7 +154,7 @@ def _split(
 ) -> Split:
     request = Request(classes=tuple(classes), rows=tuple(rows))
     if label_names is None:
-        label_names = [str(index) for index in range(int(train.labels.max(initial=0)) + 1)]
+        label_names = numbered(train.labels)
     nothing = TakenRows(train, np.zeros(0, dtype=np.int64))
     parts = split(
         Data(train=train, test=nothing if test is None else test, label_names=tuple(label_names), input_size=()),

@@ -32,6 +32,7 @@ from expunge.options import (
     SetOption,
     StackedOption,
     cache_of,
+    printable,
     tell_dry_run,
     tell_result,
     workers_of,
@@ -325,7 +326,7 @@ def main() -> None:
     except ExpungeError as error:
         if "--debug" in sys.argv:
             raise
-        code = _fail(" ".join(str(error).split()), 130 if isinstance(error, StoppedError) else 2)
+        code = _fail(str(error), 130 if isinstance(error, StoppedError) else 2)
     except UsageError as error:
         told: str = error.format_message()  # type: ignore[attr-defined]  # with the option's name
         code = _fail(told, 2) if str(error) else 2  # without any word typer has shown the help
@@ -341,5 +342,5 @@ def main() -> None:
 def _fail(message: str, code: int) -> int:
     """Say what went wrong, in the first of several processes, and return the exit code."""
     if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
-        typer.echo(f"expunge: {message}", err=True)
+        typer.echo(f"expunge: {printable(' '.join(message.split()))}", err=True)
     return code

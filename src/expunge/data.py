@@ -19,6 +19,10 @@ Part = Literal["retain", "forget", "retain_test", "forget_test"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 
+MOST_CLASSES = 2**20
+"""Classes that labels without names may stand for: beyond, a label is a number of something else."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
     """How images of any size are brought to the size of an input, in the words of timm's ``config.json``."""
@@ -61,6 +65,18 @@ class Data:
                 raise DataError(
                     f"expected {name} labels from 0 to {len(self.label_names) - 1}, got {lowest} to {highest}"
                 )
+
+
+def numbered(labels: Int64[np.ndarray, " rows"]) -> tuple[str, ...]:
+    """Return the names of classes that have none: their indices, from 0 to the highest label.
+
+    Raises:
+        DataError: A label is too high to be the index of a class.
+    """
+    highest = int(labels.max(initial=0))
+    if highest >= MOST_CLASSES:
+        raise DataError(f"expected labels that are class indices below {MOST_CLASSES}, got {highest}")
+    return tuple(str(index) for index in range(highest + 1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ one line and exits with 2, or with 130 if the user has stopped it.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class ExpungeError(Exception):
@@ -52,6 +53,28 @@ class DivergedError(ExpungeError):
 
 class StoppedError(ExpungeError):
     """The user has stopped the work with Ctrl-C or SIGTERM; says whether and how it can go on."""
+
+
+@contextmanager
+def expecting(wanted: str, refusal: type[ExpungeError]) -> Iterator[None]:
+    """Tell whatever a library raises for a file or a setting in one line: what was expected, and what it says.
+
+    For calls of libraries that read what a stranger may have written: how they fail for damaged bytes is documented
+    nowhere, and changes with their versions.
+
+    Args:
+        wanted: What was expected, ``"expected rows in FILE"``.
+        refusal: Which exception to raise.
+
+    Raises:
+        ExpungeError: `refusal`, from what was raised; what is an ExpungeError already is handed on.
+    """
+    try:
+        yield
+    except ExpungeError:
+        raise
+    except Exception as error:
+        raise refusal(f"{wanted}, got: {str(error) or type(error).__name__}") from error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -119,7 +119,7 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
         "corruption": lambda value: build("corruptions", value),
         "method": lambda value: build("methods", value),
         "head": lambda value: from_mapping(_Plain, {"head": value}).head,
-        "audits": lambda value: tuple(build("audits", {"name": v} if isinstance(v, str) else v) for v in value),
+        "audits": _audits_from,
         "references": lambda value: from_mapping(_Plain, {"references": value}).references,
         "population": lambda value: from_mapping(_Plain, {"population": value}).population,
         "stacked": lambda value: from_mapping(_Plain, {"stacked": value}).stacked,
@@ -138,6 +138,12 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
     if isinstance(experiment.method, Retrain) and "training" not in values.get("method", {}):
         return replace(experiment, method=Retrain(training=experiment.training))
     return experiment
+
+
+def _audits_from(value: Any) -> tuple[Audit, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str | Mapping) for item in value):
+        raise SettingsError(f"expected audits as a list of names or of tables with a name, got {value!r}")
+    return tuple(build("audits", {"name": item} if isinstance(item, str) else item) for item in value)
 
 
 @settings

@@ -76,12 +76,12 @@ class Output:
     def say(self, text: str) -> None:
         """Print a line for a person."""
         if not self.quiet and not self.as_json:
-            self.out.print(text, markup=False, highlight=False)
+            self.out.print(printable(text), markup=False, highlight=False)
 
     def note(self, text: str) -> None:
         """Print a line on how the work goes, beside the results."""
         if not self.quiet and not self.as_json:
-            typer.echo(f"expunge: {text}", err=True)
+            typer.echo(f"expunge: {printable(text)}", err=True)
 
     def table(self, table: Table) -> None:
         """Print a table for a person."""
@@ -92,6 +92,11 @@ class Output:
         """Print a value for a machine."""
         if self.as_json:
             sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+
+
+def printable(text: str) -> str:
+    """Return lines of text in which what would steer a terminal, or cannot be encoded, is spelt out as its number."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
 
 
 def cache_of(no_cache: bool) -> "Cache | None":

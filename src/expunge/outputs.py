@@ -51,13 +51,13 @@ def drop_outputs(model: nn.Module, classes: tuple[int, ...], num_classes: int) -
     name = next(name for name, module in model.named_modules() if module is head)
     blueprint = blueprint_of(model)
     if blueprint is None:
-        new = copy_of(model)
-        new.set_submodule(name, nn.Linear(head.in_features, len(kept), bias=head.bias is not None))
+        new = _with_head(copy_of(model), name, nn.Linear(head.in_features, len(kept), bias=head.bias is not None))
     else:
         with torch.random.fork_rng(devices=[]):
             new = blueprint.with_classes(len(kept)).build()
     weights = model.state_dict()
-    for key in (f"{name}.weight", f"{name}.bias"):
+    inside = f"{name}." if name else ""
+    for key in (f"{inside}weight", f"{inside}bias"):
         if key in weights:
             weights[key] = weights[key][kept]
     new.to(head.weight.device, head.weight.dtype)
@@ -107,8 +107,15 @@ def reopened(model: nn.Module) -> nn.Module:
             rows = whole.get_parameter(key)
             rows.copy_(values.mean(dim=0))
             rows[kept] = values
-    new.set_submodule(name, whole.train(head.training))
-    return new
+    return _with_head(new, name, whole.train(head.training))
+
+
+def _with_head(model: nn.Module, name: str, head: nn.Linear) -> nn.Module:
+    """Put a head into a model in place and return it; a model that is nothing but its head becomes the new one."""
+    if not name:
+        return head
+    model.set_submodule(name, head)
+    return model
 
 
 def _others(classes: tuple[int, ...], num_classes: int) -> list[int]:

@@ -187,6 +187,6 @@ def as_rows(data: Rows | Dataset[Any] | DataLoader[Any], labels: Iterable[int] |
         labels = (data[index][1] for index in range(len(data)))
     try:
         array = np.asarray([int(label) for label in labels], dtype=np.int64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"expected labels that are class indices, got {error}") from error
     return DatasetRows(data, array)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from expunge.data import Data, Scaling, first
-from expunge.errors import DataError
+from expunge.errors import DataError, expecting
 from expunge.rows import Indices, Rows, TakenRows
 from expunge.settings import settings
 
@@ -149,9 +149,6 @@ class ImageRows:
         return (pixels.float() / 255 - self._mean) / self._std, torch.from_numpy(self._labels[indices])
 
     def _pixels(self, index: int) -> UInt8[Tensor, "channels size size"]:
-        try:
-            with self._open(index) as image:
-                pixels: Tensor = self._transform(image.convert(self._mode))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"expected an image in row {index}, got: {error}") from error
+        with expecting(f"expected an image in row {index}", DataError), self._open(index) as image:
+            pixels: Tensor = self._transform(image.convert(self._mode))
         return pixels

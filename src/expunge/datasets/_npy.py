@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Shaped
 from numpy.lib import format as npy
 
-from expunge.errors import DataError
+from expunge.errors import DataError, expecting
 from expunge.memory import check_fits
 
 Array = Shaped[np.ndarray, "..."]
@@ -23,11 +23,9 @@ def array_names(path: Path) -> list[str]:
     """
     if path.is_dir():
         return sorted(file.stem for file in path.glob("*.npy"))
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return sorted(name.removesuffix(".npy") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"expected an .npz file or a folder of .npy files, got {str(path)!r}: {error}") from error
+    wanted = f"expected an .npz file or a folder of .npy files at {str(path)!r}"
+    with expecting(wanted, DataError), zipfile.ZipFile(path) as archive:
+        return sorted(name.removesuffix(".npy") for name in archive.namelist())
 
 
 def open_array(path: Path, name: str) -> Array:
@@ -36,7 +34,7 @@ def open_array(path: Path, name: str) -> Array:
     Raises:
         DataError: It is damaged, holds objects, or is compressed and does not fit into memory.
     """
-    try:
+    with expecting(f"expected an array {name!r} of plain numbers in {path}", DataError):
         if path.is_dir():
             found: Array = np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             return found
@@ -48,8 +46,6 @@ def open_array(path: Path, name: str) -> Array:
             with archive.open(member) as file:
                 unpacked: Array = npy.read_array(file, allow_pickle=False)
             return unpacked
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"expected an array {name!r} of plain numbers in {path}, got: {error}") from error
 
 
 def _map(path: Path, member: zipfile.ZipInfo) -> Array:

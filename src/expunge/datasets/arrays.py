@@ -23,7 +23,7 @@ from annotated_types import Gt
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from expunge.data import Data, Scaling
+from expunge.data import Data, Scaling, numbered
 from expunge.datasets._halves import hold_out
 from expunge.datasets._images import per_channel
 from expunge.datasets._npy import Array, array_names, open_array
@@ -159,7 +159,8 @@ class ArrayRows:
     def batch(self, indices: Indices) -> tuple[Float[Tensor, "rows ..."], Int64[Tensor, " rows"]]:
         """Return the inputs and labels of some rows, in the order asked for."""
         chosen = self._inputs[indices]
-        inputs = torch.from_numpy(np.ascontiguousarray(chosen, dtype=np.float32))
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, which training tells of
+            inputs = torch.from_numpy(np.ascontiguousarray(chosen, dtype=np.float32))
         if chosen.dtype == np.uint8:
             inputs = inputs / 255
         if self._normalisation:
@@ -175,7 +176,7 @@ def _labels(values: Array, name: str, names: tuple[str, ...] | None) -> tuple[La
         raise DataError(f"expected class indices or words (rows,) in {name}, got {_say(values)}")
     if flat.dtype.kind != "U":
         labels = flat.astype(np.int64)
-        return labels, names or tuple(str(index) for index in range(int(labels.max()) + 1))
+        return labels, names or numbered(labels)
     known = np.unique(flat) if names is None else np.array(names)
     labels = np.searchsorted(known, flat).astype(np.int64)
     strange = known[np.minimum(labels, len(known) - 1)] != flat

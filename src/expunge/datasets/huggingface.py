@@ -21,7 +21,7 @@ from PIL import Image
 from expunge.data import Data, Scaling
 from expunge.datasets._halves import hold_out
 from expunge.datasets._images import ImageSettings, Labels, adapt, image_data
-from expunge.errors import DataError
+from expunge.errors import DataError, expecting
 from expunge.settings import settings
 
 if TYPE_CHECKING:
@@ -66,11 +66,8 @@ class Huggingface(ImageSettings):
         """
         if not self.path:
             raise DataError("expected an id on the hub, a folder or a parquet file, got '': give dataset.path")
-        try:
-            with _quiet():
-                splits = self._splits()
-        except _failures() as error:
-            raise DataError(f"expected a data set in {self.path!r}, got: {error}") from error
+        with expecting(f"expected a data set in {self.path!r}", DataError), _quiet():
+            splits = self._splits()
         train = _split(splits, self.train)
         image, label = self._columns(train)
         tested = self.test or next((name for name in TESTS if name in splits), None)
@@ -188,10 +185,3 @@ def _quiet() -> Iterator[None]:
             library.set_verbosity(level)
         if not bars:
             datasets.enable_progress_bars()
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """Return what the library raises for data that it cannot find, reach or read."""
-    from datasets.exceptions import DatasetsError
-
-    return OSError, ValueError, RuntimeError, DatasetsError

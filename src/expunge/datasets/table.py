@@ -20,7 +20,7 @@ from jaxtyping import Float32, Int64
 
 from expunge.data import Data
 from expunge.datasets._halves import hold_out
-from expunge.errors import DataError, did_you_mean
+from expunge.errors import DataError, did_you_mean, expecting
 from expunge.memory import check_fits
 from expunge.rows import TensorRows
 from expunge.settings import settings
@@ -60,7 +60,8 @@ class Table:
         for name, table in ((self.path, whole), (self.test, other)):
             if table is not None:
                 self._check(table, name)
-        classes, labels = np.unique(whole[self.label].to_numpy(), return_inverse=True)
+        with expecting(f"expected labels that can be sorted in {self.path}, column {self.label!r}", DataError):
+            classes, labels = np.unique(whole[self.label].to_numpy(), return_inverse=True)
         labels = labels.astype(np.int64)
         if other is None:
             trained, tested = hold_out(labels, self.path)
@@ -82,7 +83,9 @@ class Table:
         )
 
     def _check(self, table: "DataFrame", name: str) -> None:
-        """Refuse a table without the columns that are named, or with a missing value in one that is used."""
+        """Refuse a table without the columns that are named, or with a missing value or a list in one that is used."""
+        from pandas.api.types import is_hashable
+
         named = {"label": (self.label,), "ignore": self.ignore, "categories": self.categories}
         for setting, columns in named.items():
             for column in columns:
@@ -90,6 +93,14 @@ class Table:
                     near = did_you_mean(column, map(str, table.columns))
                     raise DataError(f"expected a column of {name}, got {column!r}{near}: give dataset.{setting}")
         used = table.drop(columns=list(self.ignore))
+        for column in used.columns[used.dtypes == object]:
+            lists = [row for row, value in enumerate(used[column]) if not is_hashable(value)]
+            if lists:
+                kind = type(used[column].iloc[lists[0]]).__name__
+                raise DataError(
+                    f"expected a number or a word in every row of {name}, got a {kind} in row {lists[0]}, "
+                    f"column {column!r}: give dataset.ignore"
+                )
         missing = used.isna() | used.isin([np.inf, -np.inf])
         if missing.any(axis=None):
             column = missing.any().idxmax()
@@ -115,7 +126,11 @@ class Table:
         from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
         used = [column for column in train.columns if column not in (self.label, *self.ignore)]
-        numeric = [column for column in train[used].select_dtypes("number") if column not in self.categories]
+        numeric = [
+            column
+            for column in train[used].select_dtypes("number", exclude="timedelta")
+            if column not in self.categories
+        ]
         others = [column for column in used if column not in numeric]
         if not used:
             raise DataError(f"expected columns beside the label in {self.path}, got none")
@@ -132,8 +147,14 @@ class Table:
             (StandardScaler(), numeric),
             (OneHotEncoder(handle_unknown="ignore", sparse_output=False, dtype=np.float32), others),
         )
-        first, second = encoder.fit_transform(train[used]), encoder.transform(test[used])
-        return first.astype(np.float32), second.astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # told below, in our own words
+            first, second = encoder.fit_transform(train[used]), encoder.transform(test[used])
+            found = first.astype(np.float32), second.astype(np.float32)
+        for half in found:
+            wild = [column for place, column in enumerate(numeric) if not np.isfinite(half[:, place]).all()]
+            if wild:
+                raise DataError(f"expected numbers that can be standardised in {self.path}, got larger in {wild[:3]}")
+        return found
 
 
 def _read(path: str, setting: str) -> "DataFrame":
@@ -147,7 +168,7 @@ def _read(path: str, setting: str) -> "DataFrame":
     file = Path(path).expanduser()
     if not path or not file.is_file():
         raise DataError(f"expected a CSV or parquet file, got {path!r}: give dataset.{setting}")
-    try:
+    with expecting(f"expected a CSV or parquet file at {path!r}", DataError):
         if file.suffix == ".parquet":
             from pyarrow.parquet import read_metadata
 
@@ -158,8 +179,6 @@ def _read(path: str, setting: str) -> "DataFrame":
         else:
             check_fits(COPIES * file.stat().st_size, f"the table {path}", SMALLER)
             table = pandas.read_csv(file)
-    except (OSError, ValueError) as error:
-        raise DataError(f"expected a CSV or parquet file, got {path}: {error}") from error
     if table.empty:
         raise DataError(f"expected rows in {path}, got none")
     return table

@@ -20,7 +20,7 @@ from torchvision import datasets
 from expunge.data import Data, Scaling
 from expunge.datasets._halves import hold_out
 from expunge.datasets._images import ImageSettings, Labels, adapt, image_data
-from expunge.errors import DataError, did_you_mean
+from expunge.errors import DataError, did_you_mean, expecting
 from expunge.settings import settings
 
 PICKLED = {
@@ -119,11 +119,9 @@ class Torchvision(ImageSettings):
         if old:
             raise DataError(f"expected a data set without pickles, got {old[0]}: remove it, raw/ has the same rows")
         arguments = {} if half is None else dict([half])
-        try:
+        do = "look at dataset.root" if self.download else "give dataset.root, or dataset.download=true"
+        with expecting(f"expected {self.which} of torchvision in {root} ({do})", DataError):
             return getattr(datasets, self.which)(str(root), download=self.download, **arguments)
-        except (OSError, RuntimeError, ValueError) as error:
-            do = "look at dataset.root" if self.download else "give dataset.root, or dataset.download=true"
-            raise DataError(f"expected {self.which} of torchvision in {root}, got: {error}: {do}") from error
 
 
 def _labels(found: Any, source: _Source) -> Labels:
