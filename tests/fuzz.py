@@ -67,10 +67,7 @@ class Fuzzer:
         shutil.rmtree(self._case.parents[2], ignore_errors=True)
         self._case.mkdir(parents=True)
         with warnings.catch_warnings(action="ignore"):
-            self._make(name, number, seed)
-
-    def _make(self, name: str, number: int, seed: int) -> None:
-        TARGETS[name].make(Random(f"{seed}/{name}/{number}"), self._seeds, self._case)  # noqa: S311
+            TARGETS[name].make(Random(f"{seed}/{name}/{number}"), self._seeds, self._case)  # noqa: S311
 
     def put(self, folder: Path) -> None:
         """Take an input that was kept."""
