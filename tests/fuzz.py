@@ -163,6 +163,7 @@ def main() -> None:
                 print(json.dumps({name: counts[name]}), flush=True)
                 if out:
                     out.write_text(json.dumps(record(counts, arguments.seed), indent=1) + "\n")
+    sys.exit(any(one["breaches"] for one in counts.values()))
 
 
 def record(counts: dict[str, dict[str, int]], seed: int) -> dict[str, Any]:
