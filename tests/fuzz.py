@@ -67,10 +67,7 @@ class Fuzzer:
         shutil.rmtree(self._case.parents[2], ignore_errors=True)
         self._case.mkdir(parents=True)
         with warnings.catch_warnings(action="ignore"):
-            self._make(name, number, seed)
-
-    def _make(self, name: str, number: int, seed: int) -> None:
-        TARGETS[name].make(Random(f"{seed}/{name}/{number}"), self._seeds, self._case)  # noqa: S311
+            TARGETS[name].make(Random(f"{seed}/{name}/{number}"), self._seeds, self._case)  # noqa: S311
 
     def put(self, folder: Path) -> None:
         """Take an input that was kept."""
@@ -166,6 +163,7 @@ def main() -> None:
                 print(json.dumps({name: counts[name]}), flush=True)
                 if out:
                     out.write_text(json.dumps(record(counts, arguments.seed), indent=1) + "\n")
+    sys.exit(any(one["breaches"] for one in counts.values()))
 
 
 def record(counts: dict[str, dict[str, int]], seed: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ SECONDS = 5.0
 PATIENCE = 60.0
 """Seconds by the clock, on a machine that others use too."""
 MEMORY = 2**30
-"""Bytes above the baseline that one input may take."""
+"""Bytes that an input, with what all before it have left, may take above the most that making the seeds took."""
 WRITES = {
     "os.mkdir",
     "os.rename",
@@ -48,6 +48,7 @@ class Guard:
 
     def __init__(self, home: Path) -> None:
         self._home = str(home.resolve())
+        self._baseline = _most_memory()
         self._active = False
         self._outs: tuple[Path, ...] = ()
         self.breaches: list[str] = []
@@ -66,7 +67,7 @@ class Guard:
             BreachError: It wrote elsewhere, started a process, ran code of a pickle, was slow, or took too much memory.
         """
         self.breaches, self._outs = [], outs
-        before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        begun = time.process_time()
         faulthandler.dump_traceback_later(2 * PATIENCE, exit=True)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         signal.setitimer(signal.ITIMER_REAL, PATIENCE)
@@ -78,7 +79,7 @@ class Guard:
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_REAL, 0)
             faulthandler.cancel_dump_traceback_later()
-        taken = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        taken = _most_memory() - self._baseline
         if taken > MEMORY:
             self.breaches.append(f"{taken / 2**20:.0f} MiB of memory")
         if time.process_time() - begun > SECONDS:
@@ -143,6 +144,11 @@ def tree(folder: Path, outs: tuple[Path, ...]) -> dict[str, tuple[int, int]]:
                 stat = path.lstat()
                 found[str(path)] = (stat.st_size, stat.st_mtime_ns)
     return found
+
+
+def _most_memory() -> int:
+    """Return the most bytes that this process has had in memory."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _stop(number: int, frame: Any) -> None:

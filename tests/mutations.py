@@ -131,7 +131,8 @@ def in_words(chance: Random, words: Sequence[str], most: int = 2) -> list[str]:
 
 def _place(chance: Random, root: list[Any]) -> tuple[Any, Any]:
     """Return a random container of a value with a key in it."""
-    home, key = root, 0
+    home: Any = root
+    key: Any = 0
     while True:
         inner = home[key]
         if not isinstance(inner, dict | list) or not inner or chance.random() < 0.2:

@@ -126,7 +126,9 @@ def test_a_damaged_header_is_told(tmp_path: Path) -> None:
         np.save(tmp_path / f"{name}.npy", array)
     whole = (tmp_path / "y_train.npy").read_bytes()
     (tmp_path / "y_train.npy").write_bytes(whole.replace(b"(30,)", b"(30,("))  # numpy lets out a tokenizer's error
-    with pytest.raises(DataError, match="expected an array 'y_train' of plain numbers in .*, got: .*EOF in multi-line"):
+    with pytest.raises(
+        DataError, match=r"expected an array 'y_train' of plain numbers in .*, got: .*EOF in multi-line"
+    ):
         Arrays(path=str(tmp_path)).load()
 
 

@@ -159,6 +159,16 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         r"expected weights of shape \(4, 65536\) for 'head.weight' in .*, got \(4, 8\)",
     ),
     "many layers": (many_layers, "expected a network of the size of its weights in .*, got one of more layers"),
+    "inputs without end": (
+        lambda path: configure(path, input_size=[1, float("inf"), 8]),
+        r"expected a model's config\.json in .*, got a damaged one: OverflowError",
+    ),
+    "a division by zero": (
+        lambda path: configure(
+            path, architecture="vit_tiny_patch16_224", model_args={"width": 8, "patch_size": 0, "img_size": 8}
+        ),
+        "expected arguments that 'vit_tiny_patch16_224' takes in .*, got: ",
+    ),
     "a file outside": (
         lambda path: configure(path, model_args={"checkpoint_path": "/etc/passwd"}),
         "expected arguments of a network in .*, got 'checkpoint_path', which loads something else",
@@ -196,6 +206,10 @@ def test_a_configuration_of_transformers_brings_no_code_and_no_other_librarys_mo
             "got 'auto_map', which loads something else",
         ),
         ({"model_type": "timm_wrapper", "architecture_": "x"}, "expected an image classifier of transformers"),
+        (
+            {"model_type": "vit", "hidden_size": "wide"},
+            "expected arguments that transformers:vit takes, got: Validation",
+        ),
         ({"model_type": "vit", "hidden_size": 10**9}, "expected hidden_size of at most 65536"),
         ({"model_type": "vit", "hidden_size": 65_532, "num_hidden_layers": 1}, "expected .* numbers in the weights"),
     ):

@@ -20,7 +20,7 @@ from torch import nn
 from expunge import hugging_face
 from expunge.blueprint import Blueprint, as_image, blueprint_of
 from expunge.data import Data, Scaling
-from expunge.errors import ModelError, OutputError, SettingsError
+from expunge.errors import ModelError, OutputError, SettingsError, expecting
 from expunge.files import SUMS, as_written, file_hash, settle, write_sum
 from expunge.model_files import (
     CONFIG,
@@ -183,7 +183,7 @@ def read_config(path: Path) -> Config:
             scaling=Scaling(**{field.name: cfg[field.name] for field in fields(Scaling) if field.name in cfg}),
             about=dict(config.get("expunge", {})),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ModelError(f"expected a model's {CONFIG} in {path}, got a damaged one: {error!r}") from error
 
 
@@ -216,17 +216,16 @@ def _with_weights(blueprint: Blueprint, shapes: Shapes, path: Path) -> nn.Module
     renamed = blueprint.kind == "transformers"
     check_args(blueprint.args, shapes, path)
     try:
-        check_fits(lambda: hugging_face.bare(blueprint.build()), shapes, path, named_alike=not renamed)
-        if renamed:
-            model: nn.Module = hugging_face.load(
-                blueprint.name.partition(":")[2], blueprint.args, read_weights(path / WEIGHTS), path
-            )
-            check_finite(model.state_dict(), path)
-            return model
-        model = blueprint.build()
+        with expecting(f"expected arguments that {blueprint.name!r} takes in {path}", ModelError):
+            check_fits(lambda: hugging_face.bare(blueprint.build()), shapes, path, named_alike=not renamed)
+            if renamed:
+                model: nn.Module = hugging_face.load(
+                    blueprint.name.partition(":")[2], blueprint.args, read_weights(path / WEIGHTS), path
+                )
+                check_finite(model.state_dict(), path)
+                return model
+            model = blueprint.build()
     except SettingsError as error:
         raise ModelError(f"{error}, in {path}") from error
-    except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"expected arguments that {blueprint.name!r} takes in {path}, got: {error}") from error
     load_weights(hugging_face.bare(model), read_weights(path / WEIGHTS), path)
     return model

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from expunge.errors import ModelError, SettingsError, did_you_mean
+from expunge.errors import ModelError, SettingsError, did_you_mean, expecting
 
 NO_ARGS = (
     "_name_or_path", "dtype", "expunge", "id2label", "label2id", "model_type", "pretrained_cfg",
@@ -154,10 +154,8 @@ def load(kind: str, args: Mapping[str, Any], weights: dict[str, Tensor], source:
 
 def _config(kind: str, args: Mapping[str, Any]) -> Any:
     check_kind(kind)
-    try:
+    with expecting(f"expected arguments that transformers:{kind} takes", SettingsError):
         config = _library().AutoConfig.for_model(kind, **args)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise SettingsError(f"expected arguments that transformers:{kind} takes, got: {error}") from error
     named = [name for name in config.architectures or () if name in _classes()[kind]]
     config.architectures = named or list(_classes()[kind][:1])
     return config

@@ -11,7 +11,7 @@ from torch import nn
 from expunge.blueprint import Blueprint, blueprint_of, plan
 from expunge.checkpoint import read_config
 from expunge.data import Data
-from expunge.errors import ModelError, SettingsError
+from expunge.errors import ModelError, SettingsError, expecting
 from expunge.model_files import find_folder
 from expunge.settings import settings
 
@@ -36,15 +36,12 @@ class Network:
             SettingsError: Nothing has that name, or it does not take these arguments or this input shape.
             ModelError: It is to be that of a saved model which cannot be read.
         """
-        try:
+        wanted = f"expected arguments that {self.name!r} takes for inputs {data.input_size}, not {self.args}"
+        with expecting(wanted, SettingsError):
             blueprint = self._blueprint(data)
             model = blueprint.build()
             if blueprint.kind != "timm" or len(data.input_size) == 1:  # many networks of timm take images alone
                 _check_takes(model, data)
-        except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise SettingsError(
-                f"expected arguments that {self.name!r} takes for inputs {data.input_size}, got {self.args}: {error}"
-            ) from error
         return model
 
     def _blueprint(self, data: Data) -> Blueprint:

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, dataclass_transform, get_args
 import pydantic
 from pydantic import TypeAdapter, ValidationError
 
-from expunge.errors import SettingsError, did_you_mean
+from expunge.errors import SettingsError, did_you_mean, expecting
 
 Kind = Literal["methods", "audits", "corruptions", "datasets", "networks"]
 T = TypeVar("T")
@@ -125,10 +125,8 @@ def from_toml(text: str) -> dict[str, Any]:
     Raises:
         SettingsError: The text is not TOML.
     """
-    try:
+    with expecting("expected TOML", SettingsError):
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"expected TOML, got: {error}") from None
 
 
 def from_assignments(assignments: Iterable[str]) -> dict[str, Any]:
@@ -144,7 +142,9 @@ def from_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             raise SettingsError(f"expected key=value, got {word!r}")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except RecursionError:
+            raise SettingsError(f"expected a value that is not nested so deep, got {word[:60]!r}...") from None
+        except ValueError:  # no TOML, or a number of thousands of digits
             value = text
         *path, last = key.split(".")
         table = values

@@ -93,7 +93,7 @@ class Table:
                     near = did_you_mean(column, map(str, table.columns))
                     raise DataError(f"expected a column of {name}, got {column!r}{near}: give dataset.{setting}")
         used = table.drop(columns=list(self.ignore))
-        for column in used.columns[used.dtypes == object]:
+        for column in (name for name, kind in used.dtypes.items() if kind.kind == "O"):
             lists = [row for row, value in enumerate(used[column]) if not is_hashable(value)]
             if lists:
                 kind = type(used[column].iloc[lists[0]]).__name__
