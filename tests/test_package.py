@@ -13,8 +13,21 @@ import expunge
 
 SOURCE = Path(expunge.__file__).parent
 ALLOWED = {
-    "methods": {"data", "errors", "methods", "network", "rows", "runtime", "settings", "synthesis", "tail", "training"},
+    "methods": {
+        "data",
+        "errors",
+        "importance",
+        "methods",
+        "network",
+        "rows",
+        "runtime",
+        "settings",
+        "synthesis",
+        "tail",
+        "training",
+    },
     "synthesis": {"network", "runtime"},
+    "importance": {"network", "rows", "runtime"},
     "tail": {"errors", "network", "rows", "runtime", "taps"},
     "audits": {
         "bootstrap",

@@ -1,13 +1,13 @@
 """Training and prediction: the only two loops over rows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from annotated_types import Ge, Gt
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,6 +21,15 @@ from expunge.taps import Tap, tapped
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
+Loss = Callable[[Float[Tensor, "rows classes"], Int64[Tensor, " rows"], Shaped[Tensor, "rows ..."]], Tensor]
+"""From logits, labels and inputs of a batch to one number: the loss, as a mean over the rows."""
+
+
+def cross_entropy(
+    logits: Float[Tensor, "rows classes"], labels: Int64[Tensor, " rows"], inputs: Shaped[Tensor, "rows ..."]
+) -> Tensor:
+    """Return the mean cross-entropy, in nats."""
+    return functional.cross_entropy(logits, labels)
 
 
 @settings
@@ -53,6 +62,8 @@ def fit(
     training: Training,
     *,
     stage: str,
+    loss: Loss = cross_entropy,
+    asleep: Iterable[nn.Module] = (),
     after_step: Callable[[], None] | None = None,
 ) -> None:
     """Train a model in place on rows. Weights that are frozen stay as they are.
@@ -67,6 +78,8 @@ def fit(
         runtime: Where; the streams ``{stage}/order`` and ``{stage}/dropout`` are drawn from.
         training: How.
         stage: Name for progress, cost and random streams.
+        loss: What to make small. For one that is not cross-entropy, labels need not be classes.
+        asleep: Modules of the model that stay in evaluation mode, such as those whose weights are frozen.
         after_step: Called after every step, to watch the model as it is then; it must leave it so.
 
     Raises:
@@ -75,6 +88,8 @@ def fit(
     """
     was_training = model.training
     model.to(runtime.device).train()
+    for module in asleep:
+        module.eval()
     name = None if after_step else _name(model, rows, runtime, training, stage)
     trainee = runtime.trainee(model)
     optimizer = make_optimizer(trainee.model, training)
@@ -104,17 +119,17 @@ def fit(
             ):
                 if not len(inputs):  # a process without a share of this batch still takes part in the step
                     inputs, labels = inputs.new_zeros(1, *inputs.shape[1:]), labels.new_zeros(1)
-                with runtime.cost.step(("fit", trainable), len(inputs)):
-                    loss = functional.cross_entropy(network(inputs), labels)
+                with runtime.cost.step(("fit", trainable, loss), len(inputs)):
+                    error = loss(network(inputs), labels, inputs)
                     stepper.zero_grad()
                     # multiplying by one would cost a node of the graph at every step of a single process
-                    runtime.backward(loss if weight == 1 else loss * weight)
+                    runtime.backward(error if weight == 1 else error * weight)
                 stepper.step()
                 schedule.step()
                 if after_step is not None:
                     after_step()
                 advance(1)
-                if not course.step(loss.detach()):
+                if not course.step(error.detach()):
                     break
     trainee.put_into(model)
     model.zero_grad(set_to_none=True)
