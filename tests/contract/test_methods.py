@@ -124,6 +124,15 @@ def test_the_guard_reads_nothing_that_the_method_does_not_declare(toy: Toy, name
 
 
 LOWERED = {
+    "catastrophic_forgetting_k": None,
+    "exact_unlearning_k": None,
+    "fisher": None,
+    "gradient_ascent": "lr",
+    "lfssd": None,
+    "neggrad_plus": "lr",
+    "random_labels": "lr",
+    "ssd": None,
+    "successive_random_labels": "lr",
     "dissolve": "lr",
     "dissolve_data_free": "dissolve.lr",
     "finetune": "impair_lr",

@@ -64,7 +64,7 @@ def train_last(model: nn.Module, k: int, access: Access, runtime: Runtime, train
 
 
 def first_layers(model: nn.Module, k: int) -> list[nn.Module]:
-    """Return the modules with weights or buffers of their own that come before the last k layers, as the model lists them.
+    """Return the modules with weights or buffers of their own before the last k layers, as the model lists them.
 
     Raises:
         ModelError: There are no more than k layers.
