@@ -10,7 +10,7 @@ Reads: retain and forget.
 
 Differences from the paper: where whole classes are forgotten, labels are drawn from the retained ones alone, so that
 none of the forgotten classes is taught to rows of another. Passes, rate and batch size are those of the authors of
-"Selective Synaptic Dampening", https://arxiv.org/abs/2308.07707, who compare with it on larger networks than the paper's.
+"Selective Synaptic Dampening", https://arxiv.org/abs/2308.07707, who compare with it on larger networks.
 """
 
 from typing import ClassVar
