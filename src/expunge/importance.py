@@ -1,8 +1,8 @@
 """Importance: the mean square of the gradient with respect to every weight, row by row or batch by batch.
 
-Of the log-likelihood it is the diagonal of the Fisher information, which says how sharply the outputs depend on a
-weight. The square is of each row's own gradient. The square of a batch's mean gradient is another number: smaller where
-rows disagree, by up to the size of the batch, with which it changes.
+Of the log-likelihood it is the diagonal of the Fisher information: how sharply the outputs depend on a weight.
+The square is of each row's own gradient. The square of a batch's mean gradient is another number: smaller where rows
+disagree, by up to the size of the batch, with which it changes.
 """
 
 from collections.abc import Callable

@@ -16,7 +16,7 @@ normalises by them.
 from dataclasses import field
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from expunge.data import Access, Part
 from expunge.errors import ModelError
@@ -64,12 +64,12 @@ def train_last(model: nn.Module, k: int, access: Access, runtime: Runtime, train
 
 
 def first_layers(model: nn.Module, k: int) -> list[nn.Module]:
-    """Return the modules with weights or buffers of their own before the last k layers, as the model lists them.
+    """Return the modules that hold weights or buffers and come before the last k layers, as the model lists them.
 
     Raises:
         ModelError: There are no more than k layers.
     """
-    modules = [module for module in model.modules() if module._parameters or module._buffers]
+    modules = [module for module in model.modules() if own_tensors(module)]
     layers = [
         index
         for index, module in enumerate(modules)
@@ -78,3 +78,8 @@ def first_layers(model: nn.Module, k: int) -> list[nn.Module]:
     if len(layers) <= k:
         raise ModelError(f"expected a network of more than {k} layers, got {len(layers)}: lower k, or use 'retrain'")
     return modules[: layers[-k]]
+
+
+def own_tensors(module: nn.Module) -> list[Tensor]:
+    """Return a module's weights and buffers, without those of its children."""
+    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from expunge.data import Access, Part
-from expunge.methods.catastrophic_forgetting_k import first_layers, train_last
+from expunge.methods.catastrophic_forgetting_k import first_layers, own_tensors, train_last
 from expunge.network import copy_of
 from expunge.runtime import Runtime
 from expunge.settings import settings
@@ -66,8 +66,3 @@ def renew_last(model: nn.Module, fresh: nn.Module, k: int) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if id(tensor) not in kept:
             tensor.copy_(new[name])
-
-
-def own_tensors(module: nn.Module) -> list[torch.Tensor]:
-    """Return a module's weights and buffers, without those of its children."""
-    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]

@@ -1,10 +1,11 @@
 """fisher: add noise to every weight, the more the less the retained rows depend on it. No training.
 
 Golatkar, Achille and Soatto, "Eternal Sunshine of the Spotless Net: Selective Forgetting in Deep Networks", CVPR 2020,
-https://arxiv.org/abs/1911.04933 (Fisher forgetting); code https://github.com/AdityaGolatkar/SelectiveForgetting.
+https://arxiv.org/abs/1911.04933 (Fisher forgetting).
+Code: https://github.com/AdityaGolatkar/SelectiveForgetting.
 
-1. Take the diagonal F of the Fisher information of the retained rows, the expectation of the squared gradient being
-   over the labels that the model itself gives.
+1. Take the diagonal F of the Fisher information of the retained rows: the squared gradient, expected over the labels
+   that the model itself gives.
 2. Take the variance of the noise, ``alpha * min(1 / F, cap)``, for weights of two dimensions and more as a mean over
    their inputs. It is ten times that for biases, batch normalisation and the head.
 3. Where whole classes are forgotten, set their weights in the head to zero first, with a variance of 1e-3.
@@ -12,9 +13,9 @@ https://arxiv.org/abs/1911.04933 (Fisher forgetting); code https://github.com/Ad
 
 Reads: retain.
 
-Differences from the paper: its noise has the variance ``alpha / sqrt(F)``, its code ``alpha / F``, which is done
-here, caps, tens and step 3 included. Step 3 hides the output of a class, as `head_mask` does; the noise alone is what
-`forget_head = false` leaves.
+Differences from the paper: its noise has the variance ``alpha / sqrt(F)``, its code has ``alpha / F``, which is done
+here, caps, tens and step 3 included. Step 3 only lowers the output of a class, where others are above zero;
+`forget_head = false` leaves the noise alone.
 """
 
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""gradient_ascent: climb the loss of what is to be forgotten, and do nothing for the rest. More a control.
+"""gradient_ascent: climb the loss of what is to be forgotten and do nothing for the rest; a control more than a method.
 
 Known as negative gradient: Golatkar, Achille and Soatto, "Eternal Sunshine of the Spotless Net: Selective Forgetting in
 Deep Networks", CVPR 2020, https://arxiv.org/abs/1911.04933, who compare with it. Nothing holds on to the retained rows,
