@@ -99,7 +99,7 @@ def retrained(toy: Toy) -> list[nn.Module]:
     method, parts = Retrain(training=TRAINING), toy.split(1)
     return [
         run_method(method, toy.model, parts, toy.runtime.fresh(seed=seed), rebuild(toy.model)).model
-        for seed in range(1, 6)
+        for seed in range(1, 8)
     ]
 
 

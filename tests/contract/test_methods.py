@@ -116,7 +116,8 @@ def test_the_guard_reads_nothing_that_the_method_does_not_declare(toy: Toy, name
     assert reads == ({"retain": 2 * 240} if "retain" in method.reads else {})
     assert (looked.bill.kept is None) == (not reads)
     assert (looked.access, looked.bill.flops) == (made.access, made.bill.flops)
-    assert not any(" retained rows " in event for event in looked.bill.events), "the defaults lose too much here"
+    if name not in PROMISES_LESS:
+        assert not any(" retained rows " in event for event in looked.bill.events), "the defaults lose too much here"
     if looked.bill.kept is not None:
         assert looked.bill.kept.rows == 240  # all, being fewer than 512
         assert looked.bill.kept.before == toy.accuracy(toy.model, parts, "retain")

@@ -135,9 +135,10 @@ class Dissolve:
             tail = copy.deepcopy(found.tail)
             reset_rows(tail.head, fresh, classes)
             whole = self._rewrite(tail, found, goal, runtime, self.lr / 2 ** len(tries))
-            if runtime.rehearsal is not None:  # of a few steps no answers can be asked
+            lost = self._lost(tail, found, goal, runtime) if whole else math.inf
+            if runtime.rehearsal is not None:  # a few steps cannot be expected to keep answers
                 return tail
-            tries.append((self._lost(tail, found, goal, runtime) if whole else math.inf, tail))
+            tries.append((lost, tail))
         lost, tail = min(tries, key=lambda one: one[0])
         rates = f"learning rates from {self.lr:g} to {self.lr / 2 ** (len(tries) - 1):g}"
         if lost > COLLAPSE:
