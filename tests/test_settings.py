@@ -46,6 +46,7 @@ def unsir(**values: Any) -> Unsir:
         (lambda: from_assignments(["a=1", "a.b=2"]), "expected a to be a table or a value, got both in 'a.b=2'"),
         (lambda: experiment_from({"metod": {}}), "expected a key of an experiment, got 'metod'"),
         (lambda: experiment_from({"method": "unsir"}), r"expected a table \[method\], got 'unsir'"),
+        (lambda: build("audits", {"name": "."}), "expected a module '.' that can be imported, got: "),
         (lambda: from_toml("a = " + "9" * 5000), "expected TOML, got: Exceeds the limit"),
         (lambda: from_toml("a = " + "[" * 5000), "expected TOML, got: maximum recursion depth"),
         (lambda: from_assignments(["a=" + "{b=" * 5000]), r"expected a value that is not nested so deep, got 'a={b="),

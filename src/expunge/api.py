@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from torch import nn
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from expunge.case import Audit, Method, open_case
 from expunge.data import Data, Request, Split, numbered, split
-from expunge.errors import ModelError
+from expunge.errors import ModelError, SettingsError
 from expunge.experiment import DEFAULT_AUDITS, judge
 from expunge.forgetting import Forgotten, KeepOrDrop, headed, run_method
 from expunge.guard import guarded
@@ -65,6 +65,8 @@ def forget(
     Raises:
         ExpungeError: Something that the caller can put right.
     """
+    if head not in get_args(KeepOrDrop):
+        raise SettingsError(f"expected a head to keep or drop, got {head!r}")
     runtime = open_runtime(device=device, precision=precision, seed=seed, progress=progress)
     model = _giving_logits(model)
     parts = _split(model, as_rows(train, labels), None, classes, rows, label_names)

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torchvision.utils import make_grid
 from expunge.case import Method
 from expunge.cost import peak_memory_bytes
 from expunge.data import Access, Count, Part, Split
-from expunge.errors import DivergedError, ExpungeError, ModelError, SettingsError
+from expunge.errors import DivergedError, ExpungeError, ModelError
 from expunge.network import copy_of
 from expunge.outputs import drop_outputs
 from expunge.result import Bill, Picture
@@ -96,10 +96,8 @@ def headed(model: nn.Module, parts: Split, head: KeepOrDrop) -> nn.Module:
     Raises:
         RequestError: Outputs are to be dropped, and single rows were to be forgotten.
         ModelError: The network has no linear head.
-        SettingsError: It cannot be built with fewer classes, or `head` is neither keep nor drop.
+        SettingsError: It cannot be built with fewer classes.
     """
-    if head not in get_args(KeepOrDrop):
-        raise SettingsError(f"expected a head to keep or drop, got {head!r}")
     return model if head == "keep" else drop_outputs(model, dropped(parts, head), len(parts.label_names))
 
 

@@ -91,7 +91,7 @@ def find(kind: Kind, name: str) -> type[Any]:
     class_name = "".join(word.capitalize() for word in path.rsplit(".", 1)[-1].split("_"))
     try:
         found = getattr(importlib.import_module(path), class_name)
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:  # the latter for names such as "." and ""
         raise SettingsError(f"expected a module {path!r} that can be imported, got: {error}") from error
     except AttributeError as error:
         raise SettingsError(f"expected a class {class_name} in {path!r}, got none") from error
