@@ -404,11 +404,8 @@ def test_a_wrong_value_names_its_option(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_what_would_steer_a_terminal_is_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = call(capsys, "list", "methods", "\x1b]0;owned\x07\u202e\udcff")
-    assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert err.rstrip("\n").isprintable()
-    code, out, err = call(capsys, "list", "methods", "unsir", "\x1b[2J\nnext")
-    assert (code, out) == (2, "")
-    assert err.startswith("expunge: Got unexpected extra argument(s) (\\x1b[2J")  # how a line's end is spelt is typer's
-    assert err.endswith("next)\n")
-    assert err.rstrip("\n").isprintable()
+    for words in (["\x1b]0;owned\x07\u202e\udcff"], ["unsir", "\x1b[2J\nnext"]):
+        code, out, err = call(capsys, "list", "methods", *words)
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert err.rstrip("\n").isprintable()
+        assert "\\x1b" in err
