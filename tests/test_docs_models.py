@@ -41,8 +41,8 @@ def test_every_recipe_works(
         if words[0] == "forget":
             words += ["--set", "repair_epochs=1"] + ["--set", "noise_steps=2"] * ("--method" not in words)
         code, _, err = call(capsys, *words)
-        told = [line for line in err.splitlines() if " of accuracy on " not in line]  # of so few rows much may be lost
-        assert (code, told) == (0, []), command
+        notes = [line for line in err.splitlines() if " of accuracy on " not in line]  # of few rows much may be lost
+        assert (code, notes) == (0, []), command
 
     namespace: dict[str, Any] = {}
     exec(own, namespace)  # noqa: S102
