@@ -25,11 +25,12 @@ from torch.nn import functional
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from expunge.access import Access
 from expunge.audits.prediction import entropy, mean_distribution, total_variation
 from expunge.audits.relearning import relearn, steps_until
 from expunge.audits.weights import distances, norms, tensors
 from expunge.case import Method
-from expunge.data import Access, Data, Part, Request, split
+from expunge.data import Data, Part, Request, split
 from expunge.datasets.digits import Digits
 from expunge.datasets.shapes import Shapes
 from expunge.errors import DivergedError, SettingsError

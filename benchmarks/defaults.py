@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from expunge.data import Access, Data, Part, Request, split
+from expunge.access import Access
+from expunge.data import Data, Part, Request, split
 from expunge.datasets.digits import Digits
 from expunge.datasets.shapes import Shapes
 from expunge.forgetting import epoch_flops

@@ -22,8 +22,9 @@ from torch import nn
 from torch.nn import functional
 
 from cifar10 import Cifar10
+from expunge.access import Access
 from expunge.case import Dataset, Method
-from expunge.data import Access, Data, Request, Split, split
+from expunge.data import Data, Request, Split, split
 from expunge.datasets.digits import Digits
 from expunge.experiment import train
 from expunge.methods.finetune import Finetune

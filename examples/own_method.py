@@ -14,7 +14,8 @@ import torch
 from annotated_types import Ge, Le
 from torch import nn
 
-from expunge.data import Access, Part, Request, split
+from expunge.access import Access
+from expunge.data import Part, Request, split
 from expunge.datasets.digits import Digits
 from expunge.experiment import train
 from expunge.forgetting import run_method

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.data import Access, Data, Part, Request, Split, split
+from expunge.access import Access
+from expunge.data import Data, Part, Request, Split, split
 from expunge.datasets.shapes import Shapes
 from expunge.network import Network, rebuild
 from expunge.runtime import Runtime, open_runtime

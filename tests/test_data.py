@@ -7,7 +7,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from conftest import Toy
-from expunge.data import Access, Data, Request, choose, parse_request, split, subset
+from expunge.access import Access
+from expunge.data import Data, Request, choose, parse_request, split, subset
 from expunge.errors import AccessError, DataError, RequestError
 from expunge.forgetting import run_method
 from expunge.network import rebuild

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge.data import CountedRows
+from expunge.access import CountedRows
 from expunge.errors import DivergedError, OutputError, StoppedError
 from expunge.files import lock
 from expunge.journal import EVERY, KEY, journal_of

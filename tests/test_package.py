@@ -14,6 +14,7 @@ import expunge
 SOURCE = Path(expunge.__file__).parent
 ALLOWED = {
     "methods": {
+        "access",
         "data",
         "errors",
         "importance",
@@ -26,6 +27,8 @@ ALLOWED = {
         "tail",
         "training",
     },
+    "data": {"errors", "rows"},
+    "access": {"data", "errors", "rows"},
     "synthesis": {"network", "runtime"},
     "importance": {"network", "rows", "runtime"},
     "tail": {"errors", "network", "rows", "runtime", "taps"},

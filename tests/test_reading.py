@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from expunge import reading
-from expunge.data import Access, Data, Request, split
+from expunge.access import Access
+from expunge.data import Data, Request, split
 from expunge.datasets.folder import Folder
 from expunge.datasets.shapes import Shapes
 from expunge.errors import DataError

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from expunge.access import Access
 from expunge.bootstrap import Values, auc_interval, mean_interval
-from expunge.data import PARTS, Access, Data, Part, Scaling, Split, choose
+from expunge.data import PARTS, Data, Part, Scaling, Split, choose
 from expunge.errors import ModelError
 from expunge.finding import Finding, Ideal, Interval, Meaning, Series, finding
 from expunge.memory import check_fits

@@ -1,19 +1,17 @@
-"""Data, and who may see which part of it: Data, Request, Split and Access."""
+"""Data: what there is to learn from, what is to be forgotten, and the four parts that this makes of it."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, Integer, Shaped
-from torch import Tensor, nn
-from torch.utils.data import get_worker_info
+from jaxtyping import Bool, Int64, Integer
 
-from expunge.errors import AccessError, DataError, RequestError, did_you_mean
-from expunge.rows import Indices, RelabelledRows, Rows, TakenRows, compact
+from expunge.errors import DataError, RequestError, did_you_mean
+from expunge.rows import RelabelledRows, Rows, TakenRows, compact
 
 Part = Literal["retain", "forget", "retain_test", "forget_test"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -243,101 +241,3 @@ def first(labels: Integer[np.ndarray, " rows"], per_class: int) -> Int64[np.ndar
     edges = np.flatnonzero(np.diff(small[by_class])) + 1
     bounds = [0, *edges.tolist(), len(small)]
     return np.sort(np.concatenate([by_class[start : min(start + per_class, end)] for start, end in pairwise(bounds)]))
-
-
-@dataclass(frozen=True)
-class Count:
-    """How much of a part a method has read."""
-
-    rows: int
-    """Distinct rows read."""
-    reads: int
-    """Reads in all: a row read in three epochs counts three times."""
-
-
-class CountedRows:
-    """Rows that count every read. Labels are free: they are what a request names."""
-
-    def __init__(self, rows: Rows, workers: int = 0) -> None:
-        self.rows = rows
-        # worker processes read too; each has a counter of its own, and all mark what they have seen in shared memory
-        self._reads = torch.zeros(1 + workers, dtype=torch.int64)
-        self.seen = torch.zeros(len(rows), dtype=torch.bool)
-        if workers:
-            self._reads.share_memory_()  # type: ignore[no-untyped-call]
-            self.seen.share_memory_()  # type: ignore[no-untyped-call]
-
-    @property
-    def reads(self) -> int:
-        """Rows read so far, each as often as it was."""
-        return int(self._reads.sum())
-
-    def add(self, reads: int, seen: Bool[Tensor, " rows"]) -> None:
-        """Count what was read elsewhere."""
-        self._reads[0] += reads
-        self.seen |= seen
-
-    @property
-    def labels(self) -> Int64[np.ndarray, " rows"]:
-        """The class index of every row."""
-        return self.rows.labels
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def batch(self, indices: Indices) -> tuple[Shaped[Tensor, "rows ..."], Int64[Tensor, " rows"]]:
-        """Return the inputs and labels of some rows, in the order asked for, and count them."""
-        worker = get_worker_info()
-        self._reads[0 if worker is None else 1 + worker.id] += len(indices)
-        self.seen[torch.from_numpy(indices)] = True
-        return self.rows.batch(indices)
-
-
-class Access:
-    """The guard: what a method sees of a Split.
-
-    It holds the declared parts alone, so no path leads from it to any other, and counts every row read.
-
-    Args:
-        parts: All parts of the data.
-        reads: The parts that the method declares.
-        build: Makes a fresh network of the model's architecture, with new random weights.
-        workers: Processes that may read ahead for the method. What they have read counts, used or not.
-    """
-
-    def __init__(
-        self, parts: Split, reads: Iterable[Part], build: Callable[[], nn.Module], *, workers: int = 0
-    ) -> None:
-        self.request = parts.request
-        self.num_classes = len(parts.label_names)
-        self.input_size = parts.input_size
-        self.build = build
-        self.counted = {part: CountedRows(parts[part], workers) for part in reads}
-
-    def __getitem__(self, part: Part) -> Rows:
-        """Return the rows of a declared part.
-
-        Raises:
-            AccessError: The method did not declare this part.
-        """
-        if part not in self.counted:
-            raise AccessError(f"expected a part among {sorted(self.counted)} that the method declares, got {part!r}")
-        return self.counted[part]
-
-    def classes(self) -> tuple[int, ...]:
-        """Return the classes to forget.
-
-        Raises:
-            RequestError: The request is of single rows.
-        """
-        if self.request.rows:
-            raise RequestError(
-                f"expected a request of whole classes, got {len(self.request.rows)} single rows: "
-                "choose a method that can forget rows, such as 'retrain'"
-            )
-        return tuple(int(index) for index in self.request.classes)
-
-    def counts(self) -> dict[Part, Count]:
-        """Return how much was read of every part; a part that was never handed out has zeros."""
-        nothing = dict.fromkeys(PARTS, Count(0, 0))
-        return nothing | {part: Count(int(rows.seen.sum()), rows.reads) for part, rows in self.counted.items()}

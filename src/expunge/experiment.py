@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from torch import nn
 
+from expunge.access import Count
 from expunge.audits.accuracy import Accuracy
 from expunge.audits.batch_norm import BatchNorm
 from expunge.audits.few_shot import FewShot
@@ -29,7 +30,7 @@ from expunge.cache import Cache
 from expunge.case import Audit, Case, Dataset, Method, open_case
 from expunge.checkpoint import load_model, save_model
 from expunge.corruption import Corruption, make_task
-from expunge.data import PARTS, Count, Data, Part, Request, Split
+from expunge.data import PARTS, Data, Part, Request, Split
 from expunge.datasets.digits import Digits
 from expunge.errors import SettingsError
 from expunge.files import check_free, new_folder

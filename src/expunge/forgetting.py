@@ -17,9 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from expunge.access import Access, Count
 from expunge.case import Method
 from expunge.cost import peak_memory_bytes
-from expunge.data import Access, Count, Part, Split
+from expunge.data import Part, Split
 from expunge.errors import DivergedError, ExpungeError, ModelError
 from expunge.network import copy_of
 from expunge.outputs import drop_outputs

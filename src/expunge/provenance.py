@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from expunge.access import Count
 from expunge.case import Method
-from expunge.data import Count, Part, Split
+from expunge.data import Part, Split
 from expunge.forgetting import KeepOrDrop
 from expunge.population import Member, mean_seconds
 from expunge.result import Bill

@@ -14,8 +14,9 @@ from jaxtyping import Bool, Int64, Shaped
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from expunge.access import CountedRows
 from expunge.cost import Cost
-from expunge.data import CountedRows, Part
+from expunge.data import Part
 from expunge.errors import SettingsError
 from expunge.journal import Journal
 from expunge.processes import BATCH_NORMS, BatchNorm, Precision, Trainee, open_fabric, share

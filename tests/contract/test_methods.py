@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from conftest import TRAINING, Toy
+from expunge.access import CountedRows
 from expunge.case import Method
-from expunge.data import CountedRows, Request, split
+from expunge.data import Request, split
 from expunge.errors import RequestError
 from expunge.forgetting import run_method
 from expunge.guard import guarded

@@ -18,7 +18,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from expunge.data import Access, Part
+from expunge.access import Access
+from expunge.data import Part
 from expunge.errors import ModelError
 from expunge.network import copy_of
 from expunge.runtime import Runtime

@@ -42,7 +42,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.data import Access, Part, choose
+from expunge.access import Access
+from expunge.data import Part, choose
 from expunge.errors import DivergedError
 from expunge.network import copy_of, find_head, reset_rows
 from expunge.rows import Rows, TakenRows

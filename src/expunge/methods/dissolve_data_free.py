@@ -18,7 +18,8 @@ import torch
 from annotated_types import Ge
 from torch import nn
 
-from expunge.data import Access, Part
+from expunge.access import Access
+from expunge.data import Part
 from expunge.methods.dissolve import Dissolve
 from expunge.rows import TensorRows
 from expunge.runtime import Runtime

@@ -20,7 +20,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from expunge.data import Access, Part
+from expunge.access import Access
+from expunge.data import Part
 from expunge.methods.catastrophic_forgetting_k import first_layers, own_tensors, train_last
 from expunge.network import copy_of
 from expunge.runtime import Runtime

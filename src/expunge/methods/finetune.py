@@ -15,7 +15,8 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from expunge.data import Access, Part
+from expunge.access import Access
+from expunge.data import Part
 from expunge.methods.unsir import Unsir
 from expunge.runtime import Runtime
 from expunge.settings import settings

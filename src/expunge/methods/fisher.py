@@ -24,7 +24,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from expunge.data import Access, Part
+from expunge.access import Access
+from expunge.data import Part
 from expunge.importance import row_importance
 from expunge.network import copy_of, find_head
 from expunge.runtime import Runtime

@@ -19,7 +19,8 @@ from typing import ClassVar
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
-from expunge.data import Access, Part
+from expunge.access import Access
+from expunge.data import Part
 from expunge.network import copy_of
 from expunge.runtime import Runtime
 from expunge.settings import settings

@@ -15,7 +15,8 @@ import torch
 from annotated_types import Lt
 from torch import nn
 
-from expunge.data import Access, Part
+from expunge.access import Access
+from expunge.data import Part
 from expunge.errors import ModelError
 from expunge.network import copy_of, find_head
 from expunge.runtime import Runtime

@@ -18,7 +18,8 @@ from typing import ClassVar, Literal
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from expunge.data import Access, Part
+from expunge.access import Access
+from expunge.data import Part
 from expunge.methods.ssd import Ssd, dampen
 from expunge.runtime import Runtime
 from expunge.settings import settings, to_mapping

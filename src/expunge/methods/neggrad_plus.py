@@ -22,7 +22,8 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.data import Access, Part
+from expunge.access import Access
+from expunge.data import Part
 from expunge.network import copy_of
 from expunge.rows import JoinedRows, RelabelledRows, Rows, TakenRows
 from expunge.runtime import Runtime

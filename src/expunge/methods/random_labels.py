@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Int64
 from torch import nn
 
-from expunge.data import Access, Part
+from expunge.access import Access
+from expunge.data import Part
 from expunge.network import copy_of
 from expunge.rows import JoinedRows, RelabelledRows
 from expunge.runtime import Runtime

@@ -14,7 +14,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from expunge.data import Access, Part
+from expunge.access import Access
+from expunge.data import Part
 from expunge.runtime import Runtime
 from expunge.settings import settings
 from expunge.training import Training, fit

@@ -24,7 +24,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.data import Access, Part
+from expunge.access import Access
+from expunge.data import Part
 from expunge.errors import SettingsError
 from expunge.importance import Importance, Losses, batch_importance, row_importance
 from expunge.network import copy_of

@@ -20,7 +20,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from expunge.data import Access, Part
+from expunge.access import Access
+from expunge.data import Part
 from expunge.methods.random_labels import other_labels
 from expunge.network import copy_of
 from expunge.rows import JoinedRows, RelabelledRows

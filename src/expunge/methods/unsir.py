@@ -35,7 +35,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.data import Access, Part, subset
+from expunge.access import Access
+from expunge.data import Part, subset
 from expunge.network import copy_of, find_head, reset_rows
 from expunge.rows import JoinedRows, Rows, TakenRows, TensorRows
 from expunge.runtime import Runtime

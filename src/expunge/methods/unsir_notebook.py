@@ -31,7 +31,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from expunge.data import Access, Part, subset
+from expunge.access import Access
+from expunge.data import Part, subset
 from expunge.network import copy_of
 from expunge.rows import JoinedRows, Rows, TakenRows, TensorRows
 from expunge.runtime import Runtime
