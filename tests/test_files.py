@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,27 @@ def test_leftovers_of_dead_processes_go_and_the_work_of_living_ones_stays(tmp_pa
         settle(tmp_path / "run")
         assert {path.name for path in tmp_path.iterdir()} == {living.name, ".run-precious"}
     assert sorted(os.listdir(tmp_path)) == [".run-precious", "run"]
+
+
+def test_writers_at_the_same_time_replace_one_another_and_leave_nothing_else(tmp_path: Path) -> None:
+    failed: list[BaseException] = []
+
+    def write(path: Path) -> None:
+        try:
+            for _ in range(5):
+                with new_folder(path, overwrite=True) as folder:
+                    for name in "abc":
+                        (folder / name).write_text(name)
+        except BaseException as error:
+            failed.append(error)
+
+    for trial in range(20):
+        path = tmp_path / str(trial) / "result"
+        writers = [threading.Thread(target=write, args=(path,)) for _ in range(6)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        assert os.listdir(path.parent) == ["result"]
+        assert sorted(os.listdir(path)) == list("abc")
+    assert failed == []

@@ -8,6 +8,7 @@ synced before the first of them, so one that was cut off between the two is fini
 Of several processes that do the same work the first alone writes; the others fill a folder that is thrown away.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -54,15 +55,16 @@ def settle(path: Path) -> None:
         return
     for old in path.parent.glob(f".{_literal(path.name)}{NEW}*{OLD}"):
         new = old.with_name(old.name.removesuffix(OLD))
-        if new.exists() and not _dead(new):
-            continue
-        with suppress(FileNotFoundError):  # another process may be settling too
+        with _dead(new) as dead, suppress(OSError):  # another process settles or writes too: the next settles again
+            if new.exists() and not dead:
+                continue
             if not path.exists():
                 (new if new.exists() else old).rename(path)
             _remove(old)
     for left in path.parent.glob(f".{_literal(path.name)}{NEW}????????"):
-        if _dead(left):
-            _remove(left)
+        with _dead(left) as dead:
+            if dead:
+                _remove(left)
 
 
 @contextmanager
@@ -175,35 +177,42 @@ def lock(path: Path) -> int | None:
 def _stage(path: Path) -> tuple[Path, int]:
     while True:
         staging = Path(tempfile.mkdtemp(prefix=f".{path.name}{NEW}", dir=path.absolute().parent))
-        handle = lock(staging)
-        if handle is not None and staging.exists():
-            return staging, handle
-        if handle is not None:  # another process took it for a leftover before it was locked
-            os.close(handle)
+        with suppress(FileNotFoundError):  # another process may take it for a leftover before it is locked
+            handle = lock(staging)
+            if handle is not None:
+                if staging.exists():
+                    return staging, handle
+                os.close(handle)
 
 
-def _dead(path: Path) -> bool:
-    """Return whether the process that made a hidden folder or file is gone."""
+@contextmanager
+def _dead(path: Path) -> Iterator[bool]:
+    """Give whether the process that made a hidden folder or file is gone; nobody else takes it for theirs meanwhile."""
     try:
         handle = lock(path)
     except OSError:
-        return False
-    if handle is None:
-        return False
-    os.close(handle)
-    return True
+        handle = None
+    try:
+        yield handle is not None
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def _replace(staging: Path, path: Path) -> None:
     old = staging.with_name(staging.name + OLD)
-    if path.exists():
-        path.rename(old)
-    try:
-        staging.rename(path)
-    except OSError:
-        if old.exists():
-            old.rename(path)
-        raise
+    while staging.exists():
+        with suppress(FileNotFoundError):  # nothing is there, or another writer has moved it away
+            path.rename(old)
+        try:
+            staging.rename(path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another writer was faster, and is replaced in turn
+                _remove(old)
+                continue
+            if old.exists():
+                old.rename(path)
+            raise
     _sync(path.absolute().parent)
     _remove(old)
 
