@@ -339,6 +339,10 @@ def test_an_earlier_result_is_kept_unless_overwritten(
     assert code == 2
     assert "got an earlier result: choose another, or add --overwrite" in err
     assert os.listdir(tmp_path / "out") == ["precious"]
+    code, _, err = call(capsys, *given, "--overwrite")
+    assert code == 2
+    assert "expected an earlier result to overwrite, got a folder of other files" in err
+    (tmp_path / "out" / "precious").rename(tmp_path / "out" / "SHA256SUMS")
     code, _, _ = call(capsys, *given, "--overwrite")
     assert code == 0
     assert "model.safetensors" in os.listdir(tmp_path / "out")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from expunge.errors import OutputError
-from expunge.files import check_free, file_hash, new_folder, settle, write_text
+from expunge.files import check_free, file_hash, new_folder, settle, write_sum, write_text
 
 
 def fail_while_writing(path: Path, *, overwrite: bool) -> None:
@@ -45,6 +45,7 @@ def test_an_earlier_result_is_kept_unless_overwritten(tmp_path: Path) -> None:
 def test_an_earlier_folder_survives_a_failed_overwrite(tmp_path: Path) -> None:
     with new_folder(tmp_path / "run", overwrite=False) as folder:
         (folder / "a.txt").write_text("old")
+        write_sum(folder / "a.txt")
     with pytest.raises(KeyError):
         fail_while_writing(tmp_path / "run", overwrite=True)
     assert (tmp_path / "run" / "a.txt").read_text() == "old"
@@ -52,6 +53,13 @@ def test_an_earlier_folder_survives_a_failed_overwrite(tmp_path: Path) -> None:
         (folder / "b.txt").write_text("new")
     assert os.listdir(tmp_path / "run") == ["b.txt"]
     assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_folder_of_other_files_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("of years")
+    with pytest.raises(OutputError, match=r"got a folder of other files at .*thesis"):
+        check_free(tmp_path / "thesis", overwrite=True)
 
 
 def test_an_empty_folder_counts_as_free(tmp_path: Path) -> None:
@@ -114,8 +122,9 @@ def test_writers_at_the_same_time_replace_one_another_and_leave_nothing_else(tmp
         try:
             for _ in range(5):
                 with new_folder(path, overwrite=True) as folder:
-                    for name in "abc":
+                    for name in "ab":
                         (folder / name).write_text(name)
+                    write_sum(folder / "a")
         except BaseException as error:
             failed.append(error)
 
@@ -127,5 +136,5 @@ def test_writers_at_the_same_time_replace_one_another_and_leave_nothing_else(tmp
         for writer in writers:
             writer.join()
         assert os.listdir(path.parent) == ["result"]
-        assert sorted(os.listdir(path)) == list("abc")
+        assert sorted(os.listdir(path)) == ["SHA256SUMS", "a", "b"]
     assert failed == []

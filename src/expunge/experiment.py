@@ -33,7 +33,7 @@ from expunge.corruption import Corruption, make_task
 from expunge.data import PARTS, Data, Part, Request, Split
 from expunge.datasets.digits import Digits
 from expunge.errors import SettingsError
-from expunge.files import check_free, new_folder
+from expunge.files import RESULT, check_free, new_folder
 from expunge.finding import Finding
 from expunge.forgetting import KeepOrDrop, check_takes_rows, dropped, headed, run_method
 from expunge.guard import guarded
@@ -242,7 +242,7 @@ def run(
             pictures=forgotten.pictures,
         )
         result = replace(result, rows={part: len(parts[part]) for part in PARTS})  # as the method was told of them
-        (folder / "result.json").write_text(result.to_json(), encoding="utf-8")
+        (folder / RESULT).write_text(result.to_json(), encoding="utf-8")
         (folder / "report.html").write_text(render(result), encoding="utf-8")
     return result
 

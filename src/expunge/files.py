@@ -26,16 +26,24 @@ NEW, OLD = "-new-", "-old"
 """In the hidden name of what is being written, and at the end of that of what is being replaced."""
 SUMS = "SHA256SUMS"
 """Hashes of a folder's files, as ``sha256sum --check`` reads them."""
+RESULT = "result.json"
+"""The result of an experiment, in its folder."""
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Refuse a path that holds something already, or that cannot be written; only leftovers are put right.
 
     Raises:
-        OutputError: Something is there and `overwrite` is False, or the nearest existing folder is not writable.
+        OutputError: Something is there and `overwrite` is False, or it is a folder that expunge did not make, or the
+            nearest existing folder is not writable.
     """
     settle(path)
-    if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
+    inside = {file.name for file in path.iterdir()} if path.is_dir() else set()
+    if overwrite and inside and not inside & {SUMS, RESULT}:
+        raise OutputError(
+            f"expected an earlier result to overwrite, got a folder of other files at {path}: choose another"
+        )
+    if not overwrite and (inside or (path.exists() and not path.is_dir())):
         raise OutputError(f"expected nothing at {path}, got an earlier result: choose another, or add --overwrite")
     parent = path.absolute().parent
     while not parent.exists():

@@ -28,7 +28,7 @@ from expunge.comparison.worlds import Models, run_cell, train_models
 from expunge.data import Data, Request, split
 from expunge.errors import DataError, OutputError, SettingsError
 from expunge.experiment import Experiment, to_values
-from expunge.files import check_free, write_text
+from expunge.files import RESULT, check_free, write_text
 from expunge.methods.head_mask import HeadMask
 from expunge.methods.retrain import Retrain
 from expunge.population import HERE, Workers
@@ -39,7 +39,6 @@ from expunge.runtime import Runtime
 from expunge.settings import describe
 
 CELLS = "cells"
-RESULT = "result.json"
 JSON = "comparison.json"
 PAGE = "comparison.html"
 Say = Callable[[str], None]
