@@ -12,8 +12,8 @@ from expunge.case import Audit, Method, open_case
 from expunge.data import Data, Request, Split, numbered, split
 from expunge.errors import ModelError, SettingsError
 from expunge.experiment import DEFAULT_AUDITS, judge
-from expunge.forgetting import Forgotten, KeepOrDrop, headed, run_method
-from expunge.guard import guarded
+from expunge.forgetting import Forgotten, KeepOrDrop, headed
+from expunge.guard import run_guarded
 from expunge.hugging_face import Logits, bare, is_pretrained
 from expunge.network import rebuild
 from expunge.outputs import count_outputs
@@ -73,7 +73,7 @@ def forget(
     chosen: Method = build_settings("methods", {"name": method}) if isinstance(method, str) else method
     fresh = rebuild(model) if build is None else lambda: _giving_logits(build())
     headed(model, parts, head)  # what cannot be dropped is told before the work
-    made = guarded(run_method(chosen, model, parts, runtime, fresh), chosen, model, parts, runtime)
+    made = run_guarded(chosen, model, parts, runtime, fresh)
     return replace(made, model=bare(headed(made.model, parts, head)))
 
 

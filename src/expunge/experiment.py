@@ -205,7 +205,7 @@ def run(
             unlearned,
             folder / "unlearned",
             data,
-            parent.child(entry(experiment.method, parts, experiment.seed, experiment.head)),
+            parent.child(entry(forgotten.method, parts, experiment.seed, experiment.head)),
             dropped=dropped(parts, experiment.head),
         )
 

@@ -49,8 +49,17 @@ KeepOrDrop = Literal["keep", "drop"]
 """What becomes of the outputs of forgotten classes: kept as the method left them, or dropped from the last layer."""
 
 
+Again = Callable[[Method, nn.Module, Runtime], Method | None]
+"""Looks at what a method made, and gives the method to start over with from the original; None if that stands."""
+
+
 def run_method(
-    method: Method, model: nn.Module, parts: Split, runtime: Runtime, build: Callable[[], nn.Module]
+    method: Method,
+    model: nn.Module,
+    parts: Split,
+    runtime: Runtime,
+    build: Callable[[], nn.Module],
+    again: Again | None = None,
 ) -> Forgotten:
     """Let a method make a model forget.
 
@@ -60,6 +69,7 @@ def run_method(
         parts: The data, split by the request.
         runtime: Where; a fresh bill is opened.
         build: Makes a network of the same architecture with fresh weights.
+        again: May start over with another method; what all tries read and cost is counted.
 
     Raises:
         ModelError: The original has weights that are not finite.
@@ -72,6 +82,9 @@ def run_method(
     name = type(method).__module__.rsplit(".", 1)[-1]
     try:
         new = method(model, access, runtime)
+        while again is not None and (other := again(method, new, runtime)) is not None:
+            method = other
+            new = method(model, access, runtime)
     except ExpungeError as error:
         raise type(error)(f"{name}, {say(parts)}: {error}") from error
     for weight_name, value in new.state_dict().items():

@@ -5,12 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from expunge.access import Count
-from expunge.case import Method
 from expunge.data import Part, Split
 from expunge.forgetting import KeepOrDrop
 from expunge.population import Member, mean_seconds
 from expunge.result import Bill
-from expunge.settings import describe
 
 
 def head_values(head: KeepOrDrop) -> dict[str, str]:
@@ -25,9 +23,9 @@ def request_values(parts: Split) -> dict[str, list[int]]:
     return {"classes": [int(index) for index in parts.request.classes]}
 
 
-def entry(method: Method, parts: Split, seed: int, head: KeepOrDrop) -> dict[str, Any]:
-    """Return what a model folder remembers of a request."""
-    return {"request": request_values(parts), "method": describe(method), "seed": seed, **head_values(head)}
+def entry(method: Mapping[str, Any], parts: Split, seed: int, head: KeepOrDrop) -> dict[str, Any]:
+    """Return what a model folder remembers of a request; the method by its name and settings."""
+    return {"request": request_values(parts), "method": dict(method), "seed": seed, **head_values(head)}
 
 
 def as_reads(access: Mapping[Part, Count]) -> dict[str, dict[str, int]]:

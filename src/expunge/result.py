@@ -181,13 +181,18 @@ def to_lower(method: Mapping[str, Any]) -> str | None:
         method: Name and settings, as a result has them.
     """
     for name, value in method.items():
-        if (name == "lr" or name.endswith("_lr")) and name not in INPUT_RATES:
+        if moves_weights(name):
             return name
         if isinstance(value, Mapping) and name != "training":
             inner = to_lower(value)
             if inner is not None:
                 return f"{name}.{inner}"
     return None
+
+
+def moves_weights(name: str) -> bool:
+    """Return whether a setting is a learning rate of the original's weights."""
+    return (name == "lr" or name.endswith("_lr")) and name not in INPUT_RATES
 
 
 def environment(device: str) -> dict[str, str]:

@@ -15,8 +15,8 @@ from expunge.data import Data, Request, Split, only_classes, split
 from expunge.errors import DataError, ModelError
 from expunge.experiment import Experiment, recipe_for, train
 from expunge.files import check_free, new_folder
-from expunge.forgetting import Forgotten, KeepOrDrop, check_takes_rows, dropped, headed, run_method
-from expunge.guard import guarded
+from expunge.forgetting import Forgotten, KeepOrDrop, check_takes_rows, dropped, headed
+from expunge.guard import run_guarded
 from expunge.methods.retrain import Retrain
 from expunge.network import Network, rebuild
 from expunge.population import Member, Workers, grow_both
@@ -133,13 +133,13 @@ def forget_folder(plan: Plan, runtime: Runtime) -> Forgotten:
         ExpungeError: Something that the caller can put right; nothing is written.
     """
     model = plan.checkpoint.model
-    about = entry(plan.method, plan.parts, plan.seed, plan.head)
+    asked = entry(describe(plan.method), plan.parts, plan.seed, plan.head)
     without = dropped(plan.parts, plan.head)
-    told = {"command": "forget", "parent": plan.checkpoint.hash, **about}
+    told = {"command": "forget", "parent": plan.checkpoint.hash, **asked}
     with resumable(runtime, plan.out, told, (plan.data.train,)) as runtime:
-        forgotten = run_method(plan.method, model, plan.parts, runtime, rebuild(model))
-        forgotten = guarded(forgotten, plan.method, model, plan.parts, runtime)
+        forgotten = run_guarded(plan.method, model, plan.parts, runtime, rebuild(model))
         forgotten = replace(forgotten, model=headed(forgotten.model, plan.parts, plan.head))
+        about = entry(forgotten.method, plan.parts, plan.seed, plan.head)
         reads = as_reads(forgotten.access)
         record = Record(experiment=about, cost=forgotten.bill, access=reads, images=forgotten.pictures)
         with new_folder(plan.out, overwrite=plan.overwrite) as folder:
