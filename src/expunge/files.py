@@ -94,9 +94,10 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
         raise OutputError(f"expected a folder that can be written, got {path}: {error.strerror}") from error
     try:
         yield staging
-        staging.chmod(0o755)
-        for file in [*staging.rglob("*"), staging, staging.parent]:
+        for file in [*staging.rglob("*"), staging]:
+            file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors leaves weights to their writer alone
             _sync(file)
+        _sync(staging.parent)
         _replace(staging, path)
     except OSError as error:
         raise OutputError(f"expected to write {path}, got: {error.strerror or error}") from error

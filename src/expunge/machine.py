@@ -26,7 +26,7 @@ class Machine:
         "32-true"
     )
     devices: Annotated[
-        int, typer.Option(metavar="N", help="Processes on each machine, one per GPU.", rich_help_panel=PANEL)
+        int, typer.Option(metavar="N", max=256, help="Processes on each machine, one per GPU.", rich_help_panel=PANEL)
     ] = 1
     num_nodes: Annotated[int, typer.Option(metavar="N", help="Machines.", rich_help_panel=PANEL)] = 1
     strategy: Annotated[
@@ -36,7 +36,11 @@ class Machine:
     workers: Annotated[
         int,
         typer.Option(
-            metavar="N", min=0, help="Processes that read rows ahead; they change no result.", rich_help_panel=PANEL
+            metavar="N",
+            min=0,
+            max=256,
+            help="Processes that read rows ahead; they change no result.",
+            rich_help_panel=PANEL,
         ),
     ] = 0
     batch_norm: Annotated[

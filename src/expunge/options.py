@@ -34,7 +34,7 @@ NoCacheOption = Annotated[
 ]
 JobsOption = Annotated[
     int | None,
-    typer.Option(help="Processes that train models side by side, one thread each.", rich_help_panel="Machine"),
+    typer.Option(max=256, help="Processes that train models side by side, one thread each.", rich_help_panel="Machine"),
 ]
 BackendOption = Annotated[str, typer.Option(help="Where --jobs run: local or ray.", rich_help_panel="Machine")]
 StackedOption = Annotated[

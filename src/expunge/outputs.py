@@ -76,9 +76,11 @@ def count_outputs(model: nn.Module, inputs: Shaped[Tensor, "rows ..."]) -> int:
     """Return how many logits a model gives; it is left in the mode that it came in.
 
     Raises:
-        ModelError: It does not take the inputs, or gives no logits (rows, classes).
+        ModelError: It has no weights, does not take the inputs, or gives no logits (rows, classes).
     """
-    was_training, weight = model.training, next(model.parameters())
+    was_training, weight = model.training, next(model.parameters(), None)
+    if weight is None:
+        raise ModelError(f"expected a model with weights, got a {type(model).__name__} without any")
     try:
         logits = model.eval()(inputs.to(weight.device, weight.dtype))
     except (RuntimeError, ValueError) as error:
