@@ -13,6 +13,7 @@ from expunge.cli_compare import compare
 from expunge.cli_convert import convert
 from expunge.cli_list import list_all
 from expunge.cli_population import population
+from expunge.cli_tune import tune
 from expunge.errors import ExpungeError, SettingsError, StoppedError
 from expunge.machine import Machine, on_machine
 from expunge.options import (
@@ -288,6 +289,7 @@ def audit(
 
 app.command()(convert)
 app.command()(compare)
+app.command()(tune)
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """Stages: each step of the story from folder to folder, as the commands run it."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,19 @@ from expunge.corruption import make_task
 from expunge.data import Data, Request, Split, only_classes, split
 from expunge.errors import DataError, ModelError
 from expunge.experiment import Experiment, recipe_for, train
-from expunge.files import check_free, new_folder
+from expunge.files import check_free, new_folder, write_text
 from expunge.forgetting import Forgotten, KeepOrDrop, check_takes_rows, dropped, headed
 from expunge.guard import run_guarded
 from expunge.methods.retrain import Retrain
 from expunge.network import Network, rebuild
 from expunge.population import Member, Workers, grow_both
 from expunge.provenance import as_reads, entry
-from expunge.result import Record
+from expunge.result import Record, environment
 from expunge.resume import resumable
 from expunge.runtime import Runtime
 from expunge.settings import describe, from_mapping, to_mapping
 from expunge.training import Training, predict
+from expunge.tuning import Tuning, tune
 
 RECORD = "forget.json"
 
@@ -146,6 +148,22 @@ def forget_folder(plan: Plan, runtime: Runtime) -> Forgotten:
             save_model(forgotten.model, folder, plan.data, plan.checkpoint.child(about), dropped=without)
             (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
     return forgotten
+
+
+def tune_folder(plan: Plan, runtime: Runtime, *, trials: int) -> Tuning:
+    """Try settings of a method and write the best, with all trials, into a JSON file; see `expunge.tuning`.
+
+    Raises:
+        ExpungeError: Something that the caller can put right; nothing is written.
+    """
+    model = plan.checkpoint.model
+    asked = entry(describe(plan.method), plan.parts, plan.seed, plan.head)
+    told = {"command": "tune", "parent": plan.checkpoint.hash, "trials": trials, **asked}
+    with resumable(runtime, plan.out, told, (plan.data.train,)) as runtime:
+        found = tune(plan.method, model, plan.parts, runtime, rebuild(model), trials=trials)
+        record = {"experiment": asked, **asdict(found), "environment": environment(str(runtime.device))}
+        write_text(plan.out, json.dumps(record, indent=1) + "\n", overwrite=plan.overwrite)
+    return found
 
 
 def population_of(
