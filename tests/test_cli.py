@@ -70,7 +70,7 @@ except SystemExit:
     assert time.perf_counter() - begun < 5  # the half second of the promise is measured in benchmarks
 
 
-HELPED = ["", "demo", "run", "train", "forget", "audit", "convert", "compare", "report", "list", "population"]
+HELPED = ["", "demo", "run", "train", "forget", "audit", "convert", "compare", "tune", "report", "list", "population"]
 HELPED += [f"population {command}" for command in ("build", "list", "clear")]
 
 

@@ -13,6 +13,7 @@ from expunge.cli_compare import compare
 from expunge.cli_convert import convert
 from expunge.cli_list import list_all
 from expunge.cli_population import population
+from expunge.cli_report import report
 from expunge.cli_tune import tune
 from expunge.errors import ExpungeError, SettingsError, StoppedError
 from expunge.machine import Machine, on_machine
@@ -290,23 +291,7 @@ def audit(
 app.command()(convert)
 app.command()(compare)
 app.command()(tune)
-
-
-@app.command()
-def report(
-    context: typer.Context,
-    result: Annotated[Path, typer.Argument(help="A result.json.")],
-    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Write the report of a result: one HTML file that needs no network."""
-    from expunge.files import write_text
-    from expunge.report.page import render
-    from expunge.result import Result, read
-
-    write_text(out, render(read(Result, result)), overwrite=overwrite)
-    context.obj.say(str(out))
-    context.obj.value({"out": str(out)})
+app.command()(report)
 
 
 app.command("list")(list_all)
