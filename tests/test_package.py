@@ -16,6 +16,7 @@ ALLOWED = {
     "methods": {
         "access",
         "data",
+        "distillation",
         "errors",
         "importance",
         "methods",
@@ -31,6 +32,7 @@ ALLOWED = {
     "access": {"data", "errors", "rows"},
     "synthesis": {"network", "runtime"},
     "importance": {"network", "rows", "runtime"},
+    "distillation": {"network", "runtime"},
     "tail": {"errors", "network", "rows", "runtime", "taps"},
     "audits": {
         "bootstrap",
