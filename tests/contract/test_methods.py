@@ -42,6 +42,10 @@ AT_TOY_SIZE: dict[str, dict[str, Any]] = {
     "fisher": {"alpha": 3e-5},  # a small network is held in place by few rows
     "bad_teacher": {"batch_size": 16, "lr": 0.005},
     "scrub": {"forget_batch_size": 16, "batch_size": 16, "lr": 0.01},
+    "salun": {"batch_size": 16, "lr": 0.02},
+    "l1_sparse": {"batch_size": 16, "lr": 0.05, "penalty": 1e-3},
+    "masked_small_gradients": {"batch_size": 8, "lr": 0.05},
+    "convolution_transpose": {"batch_size": 8, "lr": 0.01},
 }
 
 PROMISES_LESS = {
@@ -147,6 +151,10 @@ LOWERED = {
     "unsir_notebook": "impair_lr",
     "bad_teacher": "lr",
     "scrub": "lr",
+    "salun": "lr",
+    "l1_sparse": "lr",
+    "masked_small_gradients": "lr",
+    "convolution_transpose": "lr",
 }
 
 
