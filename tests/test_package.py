@@ -16,10 +16,13 @@ ALLOWED = {
     "methods": {
         "access",
         "data",
+        "distillation",
         "errors",
+        "gradients",
         "importance",
         "methods",
         "network",
+        "paced",
         "rows",
         "runtime",
         "settings",
@@ -31,6 +34,9 @@ ALLOWED = {
     "access": {"data", "errors", "rows"},
     "synthesis": {"network", "runtime"},
     "importance": {"network", "rows", "runtime"},
+    "distillation": {"network", "runtime"},
+    "gradients": {"importance", "network", "rows", "runtime"},
+    "paced": {"errors", "network", "runtime"},
     "tail": {"errors", "network", "rows", "runtime", "taps"},
     "audits": {
         "bootstrap",

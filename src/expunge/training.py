@@ -23,6 +23,8 @@ NotNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
 Loss = Callable[[Float[Tensor, "rows classes"], Int64[Tensor, " rows"], Shaped[Tensor, "rows ..."]], Tensor]
 """From logits, labels and inputs of a batch to one number: the loss, as a mean over the rows."""
+Penalty = Callable[[nn.Module, int], Tensor]
+"""From a model and the number of steps done to one number: what its weights cost beside the loss."""
 
 
 def cross_entropy(
@@ -63,6 +65,7 @@ def fit(
     *,
     stage: str,
     loss: Loss = cross_entropy,
+    penalty: Penalty | None = None,
     asleep: Iterable[nn.Module] = (),
     after_step: Callable[[], None] | None = None,
 ) -> None:
@@ -79,6 +82,7 @@ def fit(
         training: How.
         stage: Name for progress, cost and random streams.
         loss: What to make small. For one that is not cross-entropy, labels need not be classes.
+        penalty: What to make small beside it, of the model that is trained, which may be a copy of `model`.
         asleep: Modules of the model that stay in evaluation mode, such as those whose weights are frozen.
         after_step: Called after every step, to watch the model as it is then; it must leave it so.
 
@@ -121,6 +125,8 @@ def fit(
                     inputs, labels = inputs.new_zeros(1, *inputs.shape[1:]), labels.new_zeros(1)
                 with runtime.cost.step(("fit", trainable, loss), len(inputs)):
                     error = loss(network(inputs), labels, inputs)
+                    if penalty is not None:
+                        error = error + penalty(trainee.model, course.done)
                     stepper.zero_grad()
                     # multiplying by one would cost a node of the graph at every step of a single process
                     runtime.backward(error if weight == 1 else error * weight)

@@ -40,11 +40,18 @@ AT_TOY_SIZE: dict[str, dict[str, Any]] = {
     "ssd": {"alpha": 1.5},
     "lfssd": {"alpha": 1.5},
     "fisher": {"alpha": 3e-5},  # a small network is held in place by few rows
+    "bad_teacher": {"batch_size": 16, "lr": 0.005},
+    "scrub": {"forget_batch_size": 16, "batch_size": 16, "lr": 0.01},
+    "salun": {"batch_size": 16, "lr": 0.02},
+    "l1_sparse": {"batch_size": 16, "lr": 0.05, "penalty": 1e-3},
+    "masked_small_gradients": {"batch_size": 8, "lr": 0.05},
+    "convolution_transpose": {"batch_size": 8, "lr": 0.01},
 }
 
 PROMISES_LESS = {
     "gradient_ascent",  # nothing holds on to the retained rows
     "fisher",  # noise on all weights, more or less of it
+    "bad_teacher",  # a network that knows nothing names the right class by chance, one of four or two
 }
 """Methods whose papers do not claim that a class goes and all others stay, but that it goes before the others do."""
 
@@ -142,6 +149,12 @@ LOWERED = {
     "retrain": None,
     "unsir": "impair_lr",
     "unsir_notebook": "impair_lr",
+    "bad_teacher": "lr",
+    "scrub": "lr",
+    "salun": "lr",
+    "l1_sparse": "lr",
+    "masked_small_gradients": "lr",
+    "convolution_transpose": "lr",
 }
 
 
