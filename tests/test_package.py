@@ -23,6 +23,7 @@ ALLOWED = {
         "rows",
         "runtime",
         "settings",
+        "subspaces",
         "synthesis",
         "tail",
         "training",
@@ -32,6 +33,7 @@ ALLOWED = {
     "synthesis": {"network", "runtime"},
     "importance": {"network", "rows", "runtime"},
     "tail": {"errors", "network", "rows", "runtime", "taps"},
+    "subspaces": {"errors", "importance", "memory", "network", "rows", "runtime"},
     "audits": {
         "bootstrap",
         "case",
