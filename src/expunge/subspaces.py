@@ -51,8 +51,30 @@ def matrix_of(layer: Layer) -> Float[Tensor, "groups outputs width"]:
 
 
 @torch.no_grad()
+def multiply_inputs(layer: Layer, matrices: Float[Tensor, "groups width width"]) -> None:
+    """Let a layer compute in place ``W M x + b``, so that it sees of every input what a matrix leaves of it.
+
+    Frozen weights stay. The product is taken in double precision.
+
+    Args:
+        layer: The layer.
+        matrices: M, one for each group.
+    """
+    if layer.weight.requires_grad:
+        product = matrix_of(layer).double() @ matrices.to(layer.weight.device, torch.float64)
+        layer.weight.copy_(product.reshape(layer.weight.shape))
+
+
+@torch.no_grad()
 def input_grams(
-    model: nn.Module, rows: Rows, runtime: Runtime, *, stage: str, bias: bool = False, batch_size: int = 256
+    model: nn.Module,
+    rows: Rows,
+    runtime: Runtime,
+    *,
+    stage: str,
+    only: str | None = None,
+    bias: bool = False,
+    batch_size: int = 256,
 ) -> dict[str, Gram]:
     """Return the Gram matrix of the inputs of every layer, from one pass in evaluation mode.
 
@@ -61,6 +83,7 @@ def input_grams(
         rows: Each is read once.
         runtime: Where; the matrices are left on its device.
         stage: Name for progress and cost.
+        only: Dotted name of the one layer that is wanted; None for all.
         bias: Whether each input gets a last element of 1, which a layer's bias multiplies.
         batch_size: Rows per pass, over all processes.
 
@@ -72,7 +95,7 @@ def input_grams(
         DataError: The matrices do not fit into memory.
     """
     network = copy_of(model).eval()
-    layers = find_layers(network)
+    layers = {name: layer for name, layer in find_layers(network).items() if only in (None, name)}
     matrices = {name: matrix_of(layer) for name, layer in layers.items()}
     widths = {name: (matrix.shape[0], matrix.shape[2] + bias) for name, matrix in matrices.items()}
     needed = sum(8 * groups * width**2 for groups, width in widths.values())

@@ -1,0 +1,65 @@
+"""pour: project the direction of each forgotten class out of what the head reads. No data, no training.
+
+Le, Peng, Liu and Noble, "POUR: A Provably Optimal Method for Unlearning Representations via Neural Collapse", CVPR
+2026, https://arxiv.org/abs/2511.19339 (POUR-P, the closed form). Code:
+https://github.com/ale256/representation_unlearning.
+
+Where a network is trained to the end, the features of a class gather at one point, these points are the corners of a
+regular simplex around the origin, and so are the head's weights (neural collapse). Project one corner's direction out,
+and the others are the corners of a regular simplex of one dimension less: as far apart as they can be.
+
+1. Direction. Take the head's weights of the forgotten class, w.
+2. Projection. Take ``P = I - w wᵀ / ‖w‖²``; of several classes, the projection onto what is at right angles to all.
+3. Let the head read ``P z`` in place of the features z. As only the head reads them, P is multiplied into its weights;
+   this makes those of the forgotten classes zero. Their bias becomes zero too.
+
+Reads: nothing.
+
+Differences from the paper and its code: the paper and the code were not to be had; this follows its abstract, a
+summary of the paper and a description of the code by someone who ported it, so it is a reconstruction. Several classes
+are not in the paper; what is done with them here is the obvious. The zero for the bias is the code's, as the port
+has it. As the paper says of POUR-P, the encoder stays as it was: whoever looks at features before the projection finds
+the class there. Its POUR-D, which trains the encoder to give the projected features, is not built.
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from expunge.access import Access
+from expunge.data import Part
+from expunge.network import copy_of, find_head
+from expunge.runtime import Runtime
+from expunge.settings import settings
+from expunge.subspaces import multiply_inputs
+
+
+@settings
+class Pour:
+    """Project the forgotten classes' directions out of what the head reads (POUR-P)."""
+
+    reads: ClassVar[frozenset[Part]] = frozenset()
+
+    def __call__(self, model: nn.Module, access: Access, runtime: Runtime) -> nn.Module:
+        """Return a copy whose head is blind along the directions of the forgotten classes.
+
+        Raises:
+            RequestError: The request is of single rows.
+            ModelError: There is no linear head.
+        """
+        classes, forgetting = list(access.classes()), copy_of(model)
+        head = find_head(forgetting, access.num_classes)
+        multiply_inputs(head, without(head.weight.detach()[classes])[None])
+        with torch.no_grad():
+            for weight in head.parameters():
+                if weight.requires_grad:
+                    weight[classes] = 0.0  # of the weights, what rounding has left
+        return forgetting
+
+
+def without(directions: Float[Tensor, "directions width"]) -> Float[Tensor, "width width"]:
+    """Return the projection onto what is at right angles to some directions, in double precision."""
+    wide = directions.double()
+    return torch.eye(wide.shape[1], dtype=wide.dtype, device=wide.device) - torch.linalg.pinv(wide) @ wide
