@@ -62,4 +62,5 @@ class Pour:
 def without(directions: Float[Tensor, "directions width"]) -> Float[Tensor, "width width"]:
     """Return the projection onto what is at right angles to some directions, in double precision."""
     wide = directions.double()
-    return torch.eye(wide.shape[1], dtype=wide.dtype, device=wide.device) - torch.linalg.pinv(wide) @ wide
+    along: Tensor = torch.linalg.pinv(wide) @ wide
+    return torch.eye(wide.shape[1], dtype=wide.dtype, device=wide.device) - along
