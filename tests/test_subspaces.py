@@ -111,3 +111,23 @@ def test_a_basis_holds_the_share_asked_for_and_no_direction_more() -> None:
     both = projection(torch.stack([gram, torch.zeros(5, 5, dtype=torch.float64)]), 0.8)
     torch.testing.assert_close(both[0], turn[:, :2] @ turn[:, :2].T)
     assert both[1].abs().max() == 0
+
+
+def test_a_basis_is_extended_by_the_fewest_directions_that_it_lacks() -> None:
+    first = torch.diag(torch.tensor([90.0, 9.5, 0.5, 0, 0], dtype=torch.float64))
+    held = basis(first, 0.99)
+    torch.testing.assert_close(held @ held.T, torch.diag(torch.tensor([1.0, 1, 0, 0, 0], dtype=torch.float64)))
+    # the second class lies half in what is there already, and needs one direction more of its two others
+    second = torch.diag(torch.tensor([0.0, 0.5, 0, 0.45, 0.05], dtype=torch.float64))
+    held = basis(second, 0.949, held)
+    torch.testing.assert_close(held @ held.T, torch.diag(torch.tensor([1.0, 1, 0, 1, 0], dtype=torch.float64)))
+    assert torch.equal(basis(second, 0.9, held).abs().round(), held.abs().round())  # it has enough
+    assert basis(second, 0.9999, held).shape == (5, 4)
+
+
+def test_a_projection_of_grouped_convolutions_is_one_for_each_group() -> None:
+    grams = torch.stack([torch.diag(torch.tensor([9.0, 1.0])), torch.diag(torch.tensor([1.0, 9.0]))])
+    torch.testing.assert_close(
+        projection(grams, 0.8),
+        torch.stack([torch.diag(torch.tensor([1.0, 0.0])), torch.diag(torch.tensor([0.0, 1.0]))]),
+    )

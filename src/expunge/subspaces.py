@@ -187,18 +187,25 @@ def spectrum(
     return energies.flip(-1).clamp(min=0), directions.flip(-1)
 
 
-def basis(values: Float[Tensor, "width width"], share: float) -> Float[Tensor, "width kept"]:
+def basis(
+    values: Float[Tensor, "width width"], share: float, held: Float[Tensor, "width held"] | None = None
+) -> Float[Tensor, "width kept"]:
     """Return the fewest orthonormal directions that hold a share of the energy of a Gram matrix, the strongest first.
 
     Args:
         values: A Gram matrix, of one group.
         share: From 0 to 1, of the sum of all eigenvalues; a matrix of zeros has no direction.
+        held: Orthonormal directions that are kept whatever they hold, before those that are added to them.
     """
-    energies, directions = spectrum(values)
-    reached = energies.cumsum(0)
-    wanted = share * reached[-1]
-    kept = int((reached < wanted).sum()) + 1 if wanted > 0 else 0
-    return directions[:, :kept]
+    old = values[:, :0] if held is None else held
+    rest = torch.eye(len(values), dtype=values.dtype, device=values.device) - old @ old.mT
+    energies, directions = spectrum(rest @ values @ rest)
+    before = (values.trace() - energies.sum()).clamp(min=0)
+    reached = before + torch.cat([energies.new_zeros(1), energies.cumsum(0)])
+    added = min(int((reached < share * values.trace()).sum()), len(values) - old.shape[1])
+    # orthogonalised, since rounding leaves something of the old directions in the new ones
+    kept: Tensor = torch.linalg.qr(torch.cat([old, directions[:, :added]], dim=1))[0]
+    return kept
 
 
 def projection(values: Float[Tensor, "groups width width"], share: float) -> Float[Tensor, "groups width width"]:

@@ -37,7 +37,7 @@ from expunge.network import copy_of
 from expunge.rows import RelabelledRows, Rows, TakenRows
 from expunge.runtime import Runtime
 from expunge.settings import settings
-from expunge.subspaces import Layer, find_layers, input_grams, matrix_of, spectrum
+from expunge.subspaces import Layer, basis, find_layers, input_grams, matrix_of
 from expunge.synthesis import NORMS
 from expunge.training import Count, Positive, Training, fit, predict
 
@@ -94,23 +94,9 @@ def retained_subspaces(model: nn.Module, retain: Rows, runtime: Runtime, share: 
     for label in np.unique(retain.labels):
         of_class = TakenRows(retain, np.flatnonzero(retain.labels == label))
         for name, gram in input_grams(model, of_class, runtime, stage="retained subspaces").items():
-            before = bases.get(name, [group[:, :0] for group in gram.values])
-            bases[name] = [extended(old, group, share) for old, group in zip(before, gram.values, strict=True)]
+            held = bases.get(name, [None] * len(gram.values))
+            bases[name] = [basis(group, share, old) for group, old in zip(gram.values, held, strict=True)]
     return bases
-
-
-def extended(
-    old: Float[Tensor, "width old"], gram: Float[Tensor, "width width"], share: float
-) -> Float[Tensor, "width all"]:
-    """Return a basis with the fewest further directions that make it hold a share of the energy of a Gram matrix."""
-    rest = torch.eye(len(gram), dtype=gram.dtype, device=gram.device) - old @ old.mT
-    energies, directions = spectrum(rest @ gram @ rest)
-    held = gram.trace() - energies.sum() + torch.cat([energies.new_zeros(1), energies.cumsum(0)])
-    needed = int((held < share * gram.trace()).sum())
-    new = directions[:, : min(needed, len(gram) - old.shape[1])]
-    # what rounding has left of the old directions in the new ones goes
-    both, _ = torch.linalg.qr(torch.cat([old, new], dim=1))
-    return both
 
 
 def pseudo_labels(model: nn.Module, access: Access, runtime: Runtime) -> Int64[np.ndarray, " rows"]:
@@ -152,9 +138,7 @@ def bind(model: nn.Module, bases: dict[str, list[Basis]]) -> nn.Module:
         raise ModelError(f"expected linear layers or convolutions to train, got none in {type(model).__name__}")
     bound.requires_grad_(False)
     for name, layer in layers.items():
-        null = [
-            torch.eye(len(basis), dtype=basis.dtype, device=basis.device) - basis @ basis.mT for basis in bases[name]
-        ]
+        null = [torch.eye(len(held), dtype=held.dtype, device=held.device) - held @ held.mT for held in bases[name]]
         layer.weight.requires_grad_()
         parametrize.register_parametrization(layer, "weight", OnlyIn(layer, torch.stack(null)))
     return bound
