@@ -39,23 +39,27 @@ def with_head(weights: Tensor) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, weights.shape[1]), head)
 
 
-def test_pour_leaves_a_simplex_of_the_others(toy: Toy) -> None:
-    parts = toy.split(0)
-    model = with_head(TETRAHEDRON)
-    new = head_of(Pour()(model, toy.access(parts, Pour.reads), toy.runtime.fresh()))
+@pytest.mark.parametrize("centre", [True, False])
+def test_pour_leaves_a_simplex_of_the_others(toy: Toy, centre: bool) -> None:
+    parts, method = toy.split(0), Pour(centre=centre)
+    model = with_head(TETRAHEDRON + torch.tensor([0.0, 5, 2]) * centre)  # what all classes share is no class's
+    new = head_of(method(model, toy.access(parts, method.reads), toy.runtime.fresh()))
     # (1, -1, -1) without its part along (1, 1, 1) / 3 is (4, -2, -2) / 3, and so for the others
     wanted = torch.tensor([[0.0, 0, 0], [4, -2, -2], [-2, 4, -2], [-2, -2, 4]]) / 3
     torch.testing.assert_close(new.weight.detach(), wanted)
     corners = new.weight.detach()[1:]
     angles = torch.nn.functional.cosine_similarity(corners[:, None], corners[None], dim=2)
     torch.testing.assert_close(angles, 1.5 * torch.eye(3) - 0.5)  # a triangle: -1 / (3 - 1)
-    assert (new.bias[0], *new.bias[1:]) == (0, *head_of(model).bias[1:])
+    bias = head_of(model).bias.detach()
+    torch.testing.assert_close(new.bias[1:].detach(), bias[1:])
+    torch.testing.assert_close(new.bias[0].item(), bias[1:].mean().item() if centre else 0.0)
 
 
 @pytest.mark.parametrize("classes", [(1,), (0, 3)])
 def test_pour_makes_the_head_blind_along_the_classes_and_nowhere_else(toy: Toy, classes: tuple[int, ...]) -> None:
     new = head_of(Pour()(toy.model, toy.access(toy.split(*classes), Pour.reads), toy.runtime.fresh()))
     before = head_of(toy.model).weight.detach()
+    before = before - before.mean(0)
     gone = before[list(classes)]
     kept = [index for index in range(4) if index not in classes]
     assert (new.weight @ gone.T).abs().max() < 1e-5
@@ -65,6 +69,15 @@ def test_pour_makes_the_head_blind_along_the_classes_and_nowhere_else(toy: Toy, 
     projection = without(gone)
     torch.testing.assert_close(projection @ projection, projection)
     assert projection.trace().item() == pytest.approx(before.shape[1] - len(classes))
+
+
+def test_pour_gives_a_forgotten_class_the_mean_of_the_others_logits(toy: Toy) -> None:
+    parts = toy.split(0, 3)
+    new = Pour()(toy.model, toy.access(parts, Pour.reads), toy.runtime.fresh())
+    with torch.no_grad():
+        logits = new.eval()(images_of(parts["forget"]))
+    mean = logits[:, [1, 2]].mean(1, keepdim=True)
+    torch.testing.assert_close(logits[:, [0, 3]], mean.expand(-1, 2), rtol=1e-4, atol=1e-4)
 
 
 def test_pour_refuses_single_rows(toy: Toy) -> None:

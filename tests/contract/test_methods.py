@@ -47,7 +47,6 @@ PROMISES_LESS = {
     "gradient_ascent",  # nothing holds on to the retained rows
     "fisher",  # noise on all weights, more or less of it
     "esc",  # the paper's own accuracy on the class is chance: what is erased leaves the biases to answer
-    "pour",  # the paper's claim is a uniform answer for the class, which can be the class
 }
 """Methods whose papers do not claim that a class goes and all others stay, but that it goes before the others do."""
 

@@ -8,18 +8,21 @@ Where a network is trained to the end, the features of a class gather at one poi
 regular simplex around the origin, and so are the head's weights (neural collapse). Project one corner's direction out,
 and the others are the corners of a regular simplex of one dimension less: as far apart as they can be.
 
-1. Direction. Take the head's weights of the forgotten class, w.
+1. Direction. Take the head's weights, less their mean over classes, which no softmax can tell: they are the corners.
+   That of the forgotten class is w.
 2. Projection. Take ``P = I - w wᵀ / ‖w‖²``; of several classes, the projection onto what is at right angles to all.
 3. Let the head read ``P z`` in place of the features z. As only the head reads them, P is multiplied into its weights;
-   this makes those of the forgotten classes zero. Their bias becomes zero too.
+   this makes those of the forgotten classes zero. Their biases become the mean of the others.
 
 Reads: nothing.
 
-Differences from the paper and its code: the paper and the code were not to be had; this follows its abstract, a
-summary of the paper and a description of the code by someone who ported it, so it is a reconstruction. Several classes
-are not in the paper; what is done with them here is the obvious. The zero for the bias is the code's, as the port
-has it. As the paper says of POUR-P, the encoder stays as it was: whoever looks at features before the projection finds
-the class there. Its POUR-D, which trains the encoder to give the projected features, is not built.
+Differences from the paper and its code: neither was to be had. This follows the paper's abstract, a summary of it and
+what someone who ported the code says of that, so it is a reconstruction. By the port the weights are taken as they are,
+and the bias becomes zero: `centre = false` does so. Where a head's weights do not sum up to zero, the forgotten class's
+logit of zero can then be the highest of all. Centred, it is the mean of the others, and never the highest. Several
+classes are not in the paper; the projection for them is the obvious one. As the paper says of POUR-P, the encoder stays
+as it was: whoever looks at features before the projection finds the class there. Its POUR-D, which trains the encoder
+to give the projected features, is not built.
 """
 
 from typing import ClassVar
@@ -42,6 +45,9 @@ class Pour:
 
     reads: ClassVar[frozenset[Part]] = frozenset()
 
+    centre: bool = True
+    """Whether the mean over classes is taken from the head's weights first; false is as the code."""
+
     def __call__(self, model: nn.Module, access: Access, runtime: Runtime) -> nn.Module:
         """Return a copy whose head is blind along the directions of the forgotten classes.
 
@@ -50,12 +56,16 @@ class Pour:
             ModelError: There is no linear head.
         """
         classes, forgetting = list(access.classes()), copy_of(model)
+        kept = [index for index in range(access.num_classes) if index not in classes]
         head = find_head(forgetting, access.num_classes)
-        multiply_inputs(head, without(head.weight.detach()[classes])[None])
         with torch.no_grad():
-            for weight in head.parameters():
+            if self.centre and head.weight.requires_grad:
+                head.weight -= head.weight.mean(dim=0)
+            multiply_inputs(head, without(head.weight[classes])[None])
+            for name, weight in head.named_parameters():
                 if weight.requires_grad:
-                    weight[classes] = 0.0  # of the weights, what rounding has left
+                    # of the weights nothing but rounding is left
+                    weight[classes] = weight[kept].mean() if self.centre and name == "bias" else 0.0
         return forgetting
 
 
