@@ -23,7 +23,7 @@ def test_no_forgotten_class_is_named_by_name_or_number() -> None:
 
 
 def test_the_metadata_are_read_by_the_hub_library() -> None:
-    data = ModelCard(render_card(example_result())).data.to_dict()
+    data = ModelCard(render_card(example_result())).data.to_dict()  # type: ignore[no-untyped-call]
     assert data["tags"] == ["machine-unlearning", "expunge"]
     assert data["library_name"] == "timm"
 

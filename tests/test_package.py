@@ -26,6 +26,7 @@ ALLOWED = {
         "rows",
         "runtime",
         "settings",
+        "subspaces",
         "synthesis",
         "tail",
         "training",
@@ -38,6 +39,7 @@ ALLOWED = {
     "gradients": {"importance", "network", "rows", "runtime"},
     "paced": {"errors", "network", "runtime"},
     "tail": {"errors", "network", "rows", "runtime", "taps"},
+    "subspaces": {"errors", "importance", "memory", "network", "rows", "runtime"},
     "audits": {
         "bootstrap",
         "case",
