@@ -127,6 +127,7 @@ def test_the_guard_reads_nothing_that_the_method_does_not_declare(toy: Toy, name
 
 LOWERED = {
     "catastrophic_forgetting_k": None,
+    "delete": "lr",
     "exact_unlearning_k": None,
     "fisher": None,
     "gradient_ascent": "lr",
