@@ -1,5 +1,6 @@
 """Methods that read what is to be forgotten alone: delete, boundary_shrink, boundary_expand, jit and mu_mis."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,14 @@ from torch import nn
 
 from conftest import Toy
 from expunge.data import Request, split
+from expunge.errors import ModelError
+from expunge.methods import boundary_expand, boundary_shrink
+from expunge.methods.boundary_expand import BoundaryExpand, widened
+from expunge.methods.boundary_shrink import BoundaryShrink, nearest_labels
 from expunge.methods.delete import Delete, divergence
-from expunge.network import batch_norms
+from expunge.network import batch_norms, find_head
 from expunge.others import among_others
+from expunge.rows import Rows
 
 NESTEROV = 1.9
 """How many times as far as its rate says the first step of SGD with Nesterov momentum of 0.9 goes."""
@@ -26,6 +32,19 @@ def run(method: Any, model: nn.Module, toy: Toy, request: Request, seed: int = 0
     access = Toy(toy.data, model, toy.runtime).access(split(toy.data, request), method.reads)
     new: nn.Module = method(model, access, toy.runtime.fresh(seed=seed))
     return new
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[tuple[nn.Module, Rows]]:
+    """Return, for every training of a method that will come, a copy of the network at its start, and its rows."""
+    found: list[tuple[nn.Module, Rows]] = []
+    real = module.fit
+
+    def fit(model: nn.Module, rows: Rows, *others: Any, **named: Any) -> None:
+        found.append((copy.deepcopy(model), rows))
+        real(model, rows, *others, **named)
+
+    monkeypatch.setattr(module, "fit", fit)
+    return found
 
 
 def test_other_classes_are_all_but_the_own_and_those_to_be_forgotten() -> None:
@@ -76,3 +95,100 @@ def test_batch_normalisation_keeps_its_statistics_unless_told_otherwise(toy: Toy
             torch.equal(before.get_buffer("running_mean"), after.get_buffer("running_mean")) for before, after in norms
         ]
         assert same == [choice == "still"] * 3
+
+
+def test_nearest_classes_of_a_linear_model_are_those_of_its_gradient_by_hand(toy: Toy) -> None:
+    model = linear()
+    layer = model[1]
+    assert isinstance(layer, nn.Linear)
+    rows = toy.split(1)["forget"]
+    inputs, _ = rows.batch(np.arange(len(rows)))
+    flat = inputs.flatten(1).detach().numpy().astype(np.float64)
+    weight, bias = (value.detach().numpy().astype(np.float64) for value in (layer.weight, layer.bias))
+    scores = np.exp(flat @ weight.T + bias)
+    shares = scores / scores.sum(axis=1, keepdims=True)
+    moved = flat + 0.3 * np.sign((shares - np.eye(4)[1]) @ weight)  # the gradient of the cross-entropy with class 1
+    logits = moved @ weight.T + bias
+    for forgotten, others in (((), [0, 2, 3]), ((1, 2), [0, 3])):
+        found = nearest_labels(model, rows, forgotten, toy.runtime.fresh(), bound=0.3, batch_size=7)
+        np.testing.assert_array_equal(found, np.array(others)[logits[:, others].argmax(axis=1)])
+        assert len(set(found)) > 1
+
+
+def test_nearest_classes_of_a_network_are_those_of_one_row_after_the_other(toy: Toy) -> None:
+    rows = split(toy.data, Request(rows=tuple(range(40))))["forget"]
+    network, unlike_at_rest = copy.deepcopy(toy.model).eval(), 0
+    found = nearest_labels(toy.model, rows, (), toy.runtime.fresh(), bound=1.0, batch_size=16)
+    for index in range(40):
+        row, label = rows.batch(np.array([index]))
+        row.requires_grad_()
+        own = int(label)
+        at_rest = network(row)[0]
+        (gradient,) = torch.autograd.grad(-at_rest.log_softmax(0)[own], [row])
+        logits = network(row + gradient.sign())[0].tolist()
+        nearest = max((index for index in range(4) if index != own), key=logits.__getitem__)
+        assert found[index] == nearest
+        unlike_at_rest += nearest != max(
+            (index for index in range(4) if index != own), key=at_rest.tolist().__getitem__
+        )
+    assert unlike_at_rest > 0  # the step has its say
+
+
+@pytest.mark.parametrize("request_", [Request(classes=(1,)), Request(rows=(3, 40, 77))])
+def test_boundary_shrink_trains_the_forgotten_rows_as_they_are_under_the_nearest_classes(
+    toy: Toy, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = watch(monkeypatch, boundary_shrink)
+    method, forget = BoundaryShrink(epochs=1), split(toy.data, request_)["forget"]
+    run(method, toy.model, toy, request_)
+    ((_, rows),) = shown
+    indices = np.arange(len(forget))
+    assert torch.equal(rows.batch(indices)[0], forget.batch(indices)[0])
+    nearest = nearest_labels(
+        toy.model, forget, (1,) if request_.classes else (), toy.runtime.fresh(), bound=0.5, batch_size=64
+    )
+    np.testing.assert_array_equal(rows.labels, nearest)
+    assert (rows.labels != forget.labels).all()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_widened_head_gives_what_it_gave_and_one_output_more(bias: bool) -> None:
+    head = nn.Linear(6, 3, bias=bias)
+    wide, inputs = widened(head), torch.randn(5, 6)
+    assert wide(inputs).shape == (5, 4)
+    torch.testing.assert_close(wide(inputs)[:, :3], head(inputs))
+    assert wide.weight[3].abs().min() > 0
+    assert (wide(torch.zeros(6))[3] == 0) and (wide.bias is not None) == bias
+
+
+def test_boundary_expand_trains_a_shadow_class_and_prunes_it(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = watch(monkeypatch, boundary_expand)
+    method, forget = BoundaryExpand(epochs=3, lr=1e-3), toy.split(1)["forget"]
+    new = run(method, toy.model, toy, Request(classes=(1,)))
+    ((before, rows),) = shown
+    assert set(rows.labels) == {4}
+    indices = np.arange(len(forget))
+    inputs, _ = forget.batch(indices)
+    assert torch.equal(rows.batch(indices)[0], inputs)
+    head, original = find_head(before, 5), find_head(toy.model, 4)
+    assert torch.equal(head.weight[:4], original.weight)
+    torch.testing.assert_close(before.eval()(inputs)[:, :4], toy.model.eval()(inputs))
+    assert (before(inputs).argmax(1) == 4).float().mean() < 0.2
+    # trained by hand from there, with PyTorch's own optimiser, in batches drawn from the same stream
+    optimizer = torch.optim.SGD(before.parameters(), 1e-3, momentum=0.9, nesterov=True)
+    for batch, _, _ in toy.runtime.fresh().batches(rows, 64, epochs=3, stream="expand/order"):
+        optimizer.zero_grad()
+        torch.autograd.backward(-before(batch).log_softmax(1)[:, 4].mean())
+        optimizer.step()
+    assert (before(inputs).argmax(1) == 4).float().mean() > 0.8
+    pruned = find_head(new, 4)
+    assert new.eval()(inputs).shape == (len(forget), 4)
+    assert (pruned.weight - original.weight).abs().max() > 1e-3
+    torch.testing.assert_close(pruned.weight, head.weight[:4], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(new(inputs), before(inputs)[:, :4], rtol=1e-3, atol=1e-3)
+
+
+def test_boundary_expand_wants_a_linear_head(toy: Toy) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 8), nn.Flatten())
+    with pytest.raises(ModelError, match="expected a linear layer with 4 outputs, got none in Sequential, but a conv"):
+        run(BoundaryExpand(), model, toy, Request(classes=(1,)))
