@@ -138,6 +138,26 @@ def find_head(model: nn.Module, num_classes: int) -> nn.Linear:
     return heads[-1]
 
 
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """Return a network's batch normalisations, whose statistics move with the rows that they are shown in training."""
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+def with_head(model: nn.Module, head: nn.Linear, new: nn.Linear) -> nn.Module:
+    """Put another head into a model in place and return it; a model that is nothing but its head becomes the new one.
+
+    Args:
+        model: The network.
+        head: The head that it has.
+        new: The one to put in its place.
+    """
+    name = next(name for name, module in model.named_modules() if module is head)
+    if not name:
+        return new
+    model.set_submodule(name, new)
+    return model
+
+
 @torch.no_grad()
 def reset_rows(head: nn.Linear, fresh: nn.Linear, classes: list[int]) -> None:
     """Give the rows of some classes the weights of another head; frozen weights stay."""

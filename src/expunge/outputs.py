@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from expunge.blueprint import blueprint_of
 from expunge.errors import ModelError, RequestError
-from expunge.network import copy_of, find_head
+from expunge.network import copy_of, find_head, with_head
 
 DROPPED = "not known without an output for what was forgotten"
 """Note of a number that asks about the missing output itself."""
@@ -51,7 +51,9 @@ def drop_outputs(model: nn.Module, classes: tuple[int, ...], num_classes: int) -
     name = next(name for name, module in model.named_modules() if module is head)
     blueprint = blueprint_of(model)
     if blueprint is None:
-        new = _with_head(copy_of(model), name, nn.Linear(head.in_features, len(kept), bias=head.bias is not None))
+        new = copy_of(model)
+        narrow = nn.Linear(head.in_features, len(kept), bias=head.bias is not None)
+        new = with_head(new, find_head(new, num_classes), narrow)
     else:
         with torch.random.fork_rng(devices=[]):
             new = blueprint.with_classes(len(kept)).build()
@@ -101,7 +103,6 @@ def reopened(model: nn.Module) -> nn.Module:
         return model
     new = copy_of(model.model)
     head = find_head(new, model.num_classes - len(model.dropped))
-    name = next(name for name, module in new.named_modules() if module is head)
     whole = nn.Linear(head.in_features, model.num_classes, bias=head.bias is not None).to(head.weight)
     kept = _others(model.dropped, model.num_classes)
     with torch.no_grad():
@@ -109,15 +110,7 @@ def reopened(model: nn.Module) -> nn.Module:
             rows = whole.get_parameter(key)
             rows.copy_(values.mean(dim=0))
             rows[kept] = values
-    return _with_head(new, name, whole.train(head.training))
-
-
-def _with_head(model: nn.Module, name: str, head: nn.Linear) -> nn.Module:
-    """Put a head into a model in place and return it; a model that is nothing but its head becomes the new one."""
-    if not name:
-        return head
-    model.set_submodule(name, head)
-    return model
+    return with_head(new, head, whole.train(head.training))
 
 
 def _others(classes: tuple[int, ...], num_classes: int) -> list[int]:
