@@ -15,6 +15,7 @@ SOURCE = Path(expunge.__file__).parent
 ALLOWED = {
     "methods": {
         "access",
+        "adapters",
         "data",
         "errors",
         "importance",
@@ -30,6 +31,7 @@ ALLOWED = {
     "data": {"errors", "rows"},
     "access": {"data", "errors", "rows"},
     "synthesis": {"network", "runtime"},
+    "adapters": {"network", "runtime"},
     "importance": {"network", "rows", "runtime"},
     "tail": {"errors", "network", "rows", "runtime", "taps"},
     "audits": {
