@@ -24,6 +24,7 @@ ALLOWED = {
         "rows",
         "runtime",
         "settings",
+        "subspaces",
         "synthesis",
         "tail",
         "training",
@@ -34,6 +35,7 @@ ALLOWED = {
     "adapters": {"network", "runtime"},
     "importance": {"network", "rows", "runtime"},
     "tail": {"errors", "network", "rows", "runtime", "taps"},
+    "subspaces": {"errors", "importance", "memory", "network", "rows", "runtime"},
     "audits": {
         "bootstrap",
         "case",

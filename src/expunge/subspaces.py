@@ -1,0 +1,184 @@
+"""Subspaces: the directions that the inputs of a network's layers lie in, from their Gram matrices.
+
+Of a linear layer an input is what it is given at one position; of a convolution it is the patch under its kernel, in
+the order of the kernel's weights. So the layer computes ``W x + b`` of every input, whatever its kind, and what its
+weights do to inputs in some subspace is a matter of ``W`` alone. A grouped convolution has a space for each group.
+
+Inputs are never kept: each batch adds ``x xᵀ`` to a matrix as wide as the layer.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from expunge.errors import ModelError
+from expunge.importance import total
+from expunge.memory import check_fits
+from expunge.network import copy_of
+from expunge.rows import Rows
+from expunge.runtime import Runtime, count_batches
+
+Layer = nn.Linear | nn.Conv2d
+NUMBERS = 2**25
+"""The most elements of patches held at a time, an eighth of a gigabyte in single precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gram:
+    """What the inputs of one layer sum up to."""
+
+    values: Float[Tensor, "groups width width"]
+    """The sum of ``x xᵀ`` over rows and positions, in double precision; one group but for grouped convolutions."""
+    count: int
+    """Inputs that it is the sum of: rows times positions, over all calls of the layer."""
+
+
+def find_layers(model: nn.Module) -> dict[str, Layer]:
+    """Return the linear layers and convolutions of a network by their dotted names."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+
+
+def matrix_of(layer: Layer) -> Float[Tensor, "groups outputs width"]:
+    """Return a view of a layer's weights as the matrix that it multiplies its inputs by."""
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    return layer.weight.reshape(groups, layer.weight.shape[0] // groups, -1)
+
+
+@torch.no_grad()
+def input_grams(
+    model: nn.Module, rows: Rows, runtime: Runtime, *, stage: str, bias: bool = False, batch_size: int = 256
+) -> dict[str, Gram]:
+    """Return the Gram matrix of the inputs of every layer, from one pass in evaluation mode.
+
+    Args:
+        model: Left as it is.
+        rows: Each is read once.
+        runtime: Where; the matrices are left on its device.
+        stage: Name for progress and cost.
+        bias: Whether each input gets a last element of 1, which a layer's bias multiplies.
+        batch_size: Rows per pass, over all processes.
+
+    Returns:
+        By the layer's dotted name, of the layers that were called.
+
+    Raises:
+        ModelError: A layer computes something else of its inputs than its kind says.
+        DataError: The matrices do not fit into memory.
+    """
+    network = copy_of(model).eval()
+    layers = find_layers(network)
+    matrices = {name: matrix_of(layer) for name, layer in layers.items()}
+    widths = {name: (matrix.shape[0], matrix.shape[2] + bias) for name, matrix in matrices.items()}
+    needed = sum(8 * groups * width**2 for groups, width in widths.values())
+    check_fits(needed, f"the Gram matrices of {len(layers)} layers", "choose a method that needs none")
+    sums = {
+        name: torch.zeros(groups, width, width, dtype=torch.float64, device=runtime.device)
+        for name, (groups, width) in widths.items()
+    }
+    counts = dict.fromkeys(layers, 0)
+
+    def add(name: str, inputs: Float[Tensor, "groups inputs width"]) -> None:
+        if bias:
+            inputs = functional.pad(inputs, (0, 1), value=1.0)
+        sums[name] += inputs.mT @ inputs
+        counts[name] += inputs.shape[1]
+
+    call = runtime.place(network)
+    with watched(layers, add), runtime.stage(stage, count_batches(len(rows), batch_size)) as advance:
+        for inputs, _, _ in runtime.batches(rows, batch_size):
+            if len(inputs):
+                with runtime.cost.step((stage, "gram"), len(inputs)):
+                    call(inputs)
+            advance(1)
+    found = {name: Gram(values=total(sums[name], runtime), count=int(runtime.total(counts[name]))) for name in layers}
+    return {name: gram for name, gram in found.items() if gram.count}
+
+
+@contextmanager
+def watched(
+    layers: dict[str, Layer], take: Callable[[str, Float[Tensor, "groups inputs width"]], None]
+) -> Iterator[None]:
+    """Hand the inputs of every call of some layers to a function, a part of the batch at a time, outside autocast.
+
+    Raises (by the layer's call):
+        ModelError: The layer gives an output for more or fewer inputs than its kind has.
+    """
+
+    def after(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        def hook(layer: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
+            assert isinstance(layer, nn.Linear | nn.Conv2d)  # noqa: S101
+            positions = output.numel() // (len(output) * layer.weight.shape[0])
+            rows = max(1, NUMBERS // (positions * matrix_of(layer)[:, 0].numel()))
+            with torch.autocast(output.device.type, enabled=False):
+                for part in given[0].float().split(rows):
+                    inputs = inputs_of(layer, part)
+                    if inputs.shape[1] != len(part) * positions:
+                        raise ModelError(
+                            f"expected a layer {name} that does what its kind does, got {inputs.shape[1]} inputs for "
+                            f"{len(part) * positions} outputs: choose a method that looks into no layers"
+                        )
+                    take(name, inputs)
+
+        return hook
+
+    handles = [layer.register_forward_hook(after(name)) for name, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def inputs_of(layer: Layer, given: Float[Tensor, "rows ..."]) -> Float[Tensor, "groups inputs width"]:
+    """Return what a layer multiplies its weights with: positions of a batch, or patches, row after row."""
+    if isinstance(layer, nn.Linear):
+        return given.reshape(1, -1, given.shape[-1])
+    patches = functional.unfold(padded(layer, given), layer.kernel_size, layer.dilation, 0, layer.stride)
+    rows, width, positions = patches.shape
+    apart = patches.reshape(rows, layer.groups, width // layer.groups, positions)
+    return apart.permute(1, 0, 3, 2).reshape(layer.groups, rows * positions, -1)
+
+
+def padded(layer: nn.Conv2d, images: Float[Tensor, "rows channels height width"]) -> Tensor:
+    """Return images with the border that a convolution gives them."""
+    if layer.padding == "valid":
+        return images
+    border = []
+    for axis in (1, 0):  # from the last axis to the first
+        over = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
+        border += [over // 2, over - over // 2] if layer.padding == "same" else [int(layer.padding[axis])] * 2
+    return functional.pad(images, border, mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode)
+
+
+def spectrum(
+    values: Float[Tensor, "*groups width width"],
+) -> tuple[Float[Tensor, "*groups width"], Float[Tensor, "*groups width width"]]:
+    """Return the eigenvalues of Gram matrices, the highest first and none below 0, and the directions in columns."""
+    energies, directions = torch.linalg.eigh(values)
+    return energies.flip(-1).clamp(min=0), directions.flip(-1)
+
+
+def basis(values: Float[Tensor, "width width"], share: float) -> Float[Tensor, "width kept"]:
+    """Return the fewest orthonormal directions that hold a share of the energy of a Gram matrix, the strongest first.
+
+    Args:
+        values: A Gram matrix, of one group.
+        share: From 0 to 1, of the sum of all eigenvalues; a matrix of zeros has no direction.
+    """
+    energies, directions = spectrum(values)
+    reached = energies.cumsum(0)
+    wanted = share * reached[-1]
+    kept = int((reached < wanted).sum()) + 1 if wanted > 0 else 0
+    return directions[:, :kept]
+
+
+def projection(values: Float[Tensor, "groups width width"], share: float) -> Float[Tensor, "groups width width"]:
+    """Return, for each group, the projection onto the fewest directions that hold a share of the energy."""
+    found = [basis(group, share) for group in values]
+    return torch.stack([directions @ directions.mT for directions in found])

@@ -1,0 +1,113 @@
+"""Gram matrices of layers' inputs, against all inputs laid out at once and against what the layers compute."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from conftest import Toy
+from expunge import subspaces
+from expunge.errors import ModelError
+from expunge.rows import TakenRows
+from expunge.subspaces import basis, input_grams, inputs_of, matrix_of, projection, spectrum
+
+
+def seen_by_layers(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+    """Return what each layer is given for all rows in one pass."""
+    seen: dict[str, Tensor] = {}
+    network = copy.deepcopy(model).eval()
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.register_forward_hook(lambda _, given, __, name=name: seen.__setitem__(name, given[0]))
+    with torch.no_grad():
+        network(inputs)
+    return seen
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_grams_are_those_of_all_patches_at_once(toy: Toy, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subspaces, "NUMBERS", 5000)  # a few rows at a time
+    rows = TakenRows(toy.data.train, np.arange(70))
+    found = input_grams(toy.model, rows, toy.runtime.fresh(), stage="grams", bias=bias, batch_size=32)
+    seen = seen_by_layers(toy.model, rows.batch(np.arange(70))[0])
+    layers = dict(toy.model.named_modules())
+    assert found.keys() == seen.keys()
+    assert len(found) == 4
+    for name, given in seen.items():
+        layer, inputs = layers[name], given
+        if isinstance(layer, nn.Conv2d):
+            padding: Any = layer.padding
+            patches = functional.unfold(given, layer.kernel_size, padding=padding, stride=layer.stride)
+            inputs = patches.mT.flatten(0, 1)
+        inputs = inputs.double()
+        if bias:
+            inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1)
+        wanted = (inputs.T @ inputs)[None]
+        torch.testing.assert_close(found[name].values, wanted, rtol=1e-5, atol=1e-6 * float(wanted.max()), msg=name)
+        assert found[name].count == len(inputs)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Linear(6, 5),
+        nn.Conv2d(6, 4, 3),
+        nn.Conv2d(6, 4, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2)),
+        nn.Conv2d(6, 4, 3, padding="same", dilation=2),
+        nn.Conv2d(6, 4, (2, 4), padding="same", dilation=(1, 3)),
+        nn.Conv2d(6, 4, 3, padding="valid"),
+        nn.Conv2d(6, 4, 3, padding=(2, 1), padding_mode="circular"),
+        nn.Conv2d(6, 4, 3, padding=1, padding_mode="reflect", groups=2),
+        nn.Conv2d(6, 6, 3, padding=1, groups=6),
+    ],
+)
+def test_a_layer_computes_its_matrix_of_its_inputs(layer: Any) -> None:
+    given = torch.randn(3, 7, 9, 6) if isinstance(layer, nn.Linear) else torch.randn(3, 6, 7, 9)
+    inputs, matrix = inputs_of(layer, given), matrix_of(layer)
+    outputs = torch.cat(list(inputs @ matrix.mT), dim=1) + layer.bias
+    wanted = layer(given) if isinstance(layer, nn.Linear) else layer(given).movedim(1, -1)
+    torch.testing.assert_close(outputs, wanted.reshape(outputs.shape))
+
+
+def test_layers_that_share_a_module_or_are_not_called_count_as_often_as_they_are(toy: Toy) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.again, self.idle = nn.Linear(64, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+
+        def forward(self, images: Tensor) -> Tensor:
+            outputs: Tensor = self.again(self.again(self.first(images.flatten(1))))
+            return outputs
+
+    found = input_grams(Twice(), TakenRows(toy.data.train, np.arange(5)), toy.runtime.fresh(), stage="grams")
+    assert {name: gram.count for name, gram in found.items()} == {"first": 5, "again": 10}
+
+
+def test_a_layer_that_pads_by_itself_is_refused(toy: Toy) -> None:
+    class Padding(nn.Conv2d):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(functional.pad(images, (1, 1, 1, 1)))
+
+    model = nn.Sequential(Padding(1, 2, 3), nn.Flatten(), nn.Linear(128, 4))
+    with pytest.raises(ModelError, match="expected a layer 0 that does what its kind does, got 36 inputs for 64"):
+        input_grams(model, TakenRows(toy.data.train, np.arange(1)), toy.runtime.fresh(), stage="grams")
+
+
+def test_a_basis_holds_the_share_asked_for_and_no_direction_more() -> None:
+    turn, _ = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64))
+    energies = torch.tensor([6.0, 3.0, 0.9, 0.1, 0.0], dtype=torch.float64)
+    gram = turn * energies @ turn.T
+    for share, kept in [(0.0, 0), (0.5, 1), (0.6001, 2), (0.9, 2), (0.901, 3), (0.995, 4), (1.0, 4)]:
+        found = basis(gram, share)
+        assert found.shape == (5, kept), share
+        torch.testing.assert_close(found @ found.T, turn[:, :kept] @ turn[:, :kept].T)
+    torch.testing.assert_close(spectrum(gram)[0], energies)
+    assert basis(torch.zeros(5, 5), 0.9).shape == (5, 0)
+    both = projection(torch.stack([gram, torch.zeros(5, 5, dtype=torch.float64)]), 0.9)
+    torch.testing.assert_close(both[0], turn[:, :2] @ turn[:, :2].T)
+    assert both[1].abs().max() == 0
