@@ -8,15 +8,17 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional
 
 from conftest import Toy
-from expunge.adapters import adaptable_layers
-from expunge.data import Data, Split, split
-from expunge.data import Request as Ask
+from expunge.adapters import adapt, adaptable_layers
+from expunge.data import PARTS, Data, Request, Split, split
 from expunge.errors import ModelError
 from expunge.methods import prune_lora
 from expunge.methods.prune_lora import PruneLora, choose_layers, prune_filters
+from expunge.methods.residual_feature_alignment import Alignment, ResidualFeatureAlignment, mean_features
 from expunge.rows import TensorRows
+from expunge.training import predict
 
 SIZE = (1, 16, 16)
 
@@ -76,7 +78,7 @@ def fresh(build: Callable[[], nn.Module]) -> nn.Module:
 
 def world(toy: Toy, model: nn.Module) -> tuple[Toy, Split]:
     data = images()
-    return Toy(data, model, toy.runtime), split(data, Ask(classes=(1,)))
+    return Toy(data, model, toy.runtime), split(data, Request(classes=(1,)))
 
 
 def zero_filters(weight: Tensor) -> set[int]:
@@ -155,3 +157,68 @@ def test_a_network_that_is_its_head_has_nothing_to_prune(toy: Toy) -> None:
     there, parts = world(toy, model)
     with pytest.raises(ModelError, match="expected layers before the head to prune, got none in Sequential: use"):
         PruneLora()(model, there.access(parts, PruneLora.reads), toy.runtime.fresh())
+
+
+@pytest.mark.parametrize("build", [grouped, timm_vit, torchvision_vit, mlp])
+def test_residual_feature_alignment_without_its_adapters_is_the_original(
+    toy: Toy, build: Callable[[], nn.Module]
+) -> None:
+    model = fresh(build)
+    there, parts = world(toy, model)
+    method = ResidualFeatureAlignment(rank=2, epochs=3, batch_size=8, lr=0.01)
+    adapted = method.align(model, there.access(parts, method.reads), toy.runtime.fresh())
+    for name, value in adapted.model.state_dict().items():
+        if "lora_" not in name:
+            assert torch.equal(value, model.state_dict()[name.replace("base_layer.", "")]), name
+    adapted.disable_adapter_layers()
+    before, off = (predict(one, parts["retain"], toy.runtime)[0] for one in (model, adapted))
+    assert torch.equal(before, off)
+    adapted.enable_adapter_layers()
+    on, _ = predict(adapted, parts["forget"], toy.runtime)
+    assert not torch.allclose(predict(model, parts["forget"], toy.runtime)[0], on, rtol=0, atol=1e-4)
+    new = method(model, there.access(parts, method.reads), toy.runtime.fresh())
+    torch.testing.assert_close(predict(new, parts["forget"], toy.runtime)[0], on, rtol=1e-4, atol=1e-4)
+
+
+def test_residuals_and_shifts_are_those_of_the_weights(toy: Toy) -> None:
+    first, second = nn.Linear(6, 5), nn.Linear(5, 3)
+    model = nn.Sequential(first, nn.ReLU(), second)
+    rows = TensorRows(torch.randn(9, 6), torch.zeros(9, dtype=torch.int64))
+    adapted = adapt(model, ["0", "2"], toy.runtime, rank=2, scale=3.0, dropout=0.0, stream="by hand")
+    means = mean_features(adapted, rows, toy.runtime.fresh())
+    inputs, _ = rows.batch(np.arange(9))
+    torch.testing.assert_close(means, [first(inputs).mean(0), model(inputs).mean(0)])
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(weight)
+    inside = {name: weight.detach() for name, weight in adapted.named_parameters() if "lora_" in name}
+    low, high = (
+        3 * inside[f"model.{layer}.lora_B.default.weight"] @ inside[f"model.{layer}.lora_A.default.weight"]
+        for layer in ("0", "2")
+    )
+    middle = first(inputs) + inputs @ low.T
+    out = second(functional.relu(middle)) + functional.relu(middle) @ high.T
+    size = ((inputs @ low.T) ** 2).mean(1) + ((functional.relu(middle) @ high.T) ** 2).mean(1)
+    off = ((middle - means[0]) ** 2).mean(1) + ((out - means[1]) ** 2).mean(1)
+    found = Alignment(adapted, means)(inputs)
+    torch.testing.assert_close(found, torch.stack([size, off], dim=1) / 2)
+    marks = torch.tensor([1, 0, 0, 0, 0, 0, 0, 1, 1])
+    loss = ResidualFeatureAlignment(weight=0.5).misalignment(found, marks, inputs)
+    torch.testing.assert_close(loss, size[marks == 0].mean() / 2 + 0.5 * off[marks == 1].mean() / 2)
+
+
+def test_retained_answers_stay_and_features_of_the_others_go_to_the_average(toy: Toy) -> None:
+    parts = toy.split(1)
+    method = ResidualFeatureAlignment(epochs=10, batch_size=8, lr=0.005)
+    adapted = method.align(toy.model, toy.access(parts, method.reads), toy.runtime.fresh())
+    names = ["trunk.0.0", "trunk.1.0", "trunk.2.0", "head"]
+    assert adaptable_layers(toy.model, toy.data.input_size) == names
+    untouched = adapt(toy.model, names, toy.runtime, rank=1, scale=1.0, dropout=0.0, stream="untouched")
+    wanted = mean_features(untouched, parts["retain"], toy.runtime.fresh())
+    kept, lost = (parts[part].batch(np.arange(len(parts[part])))[0] for part in PARTS[:2])
+    with torch.no_grad():
+        moved = [(adapted.eval()(inputs) - toy.model.eval()(inputs)).square().mean().item() for inputs in (kept, lost)]
+        before, after = (Alignment(one, wanted)(lost).mean(0) for one in (untouched, adapted))
+    assert moved[0] < moved[1] / 10, moved
+    assert before[0] == 0
+    assert after[1] < before[1] / 5, (before, after)

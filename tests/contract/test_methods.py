@@ -37,6 +37,7 @@ AT_TOY_SIZE: dict[str, dict[str, Any]] = {
     "random_labels": {"batch_size": 16, "lr": 0.005},
     "successive_random_labels": {"batch_size": 16, "lr": 0.005},
     "prune_lora": {"batch_size": 8, "lr": 0.02, "epochs": 10},
+    "residual_feature_alignment": {"batch_size": 8},
     # one or two classes out of four are half of all rows; the papers' are a twentieth and less
     "ssd": {"alpha": 1.5},
     "lfssd": {"alpha": 1.5},
@@ -135,6 +136,7 @@ LOWERED = {
     "neggrad_plus": "lr",
     "prune_lora": "lr",
     "random_labels": "lr",
+    "residual_feature_alignment": "lr",
     "ssd": None,
     "successive_random_labels": "lr",
     "dissolve": "lr",
