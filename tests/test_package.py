@@ -15,6 +15,7 @@ SOURCE = Path(expunge.__file__).parent
 ALLOWED = {
     "methods": {
         "access",
+        "adapters",
         "data",
         "distillation",
         "errors",
@@ -36,6 +37,7 @@ ALLOWED = {
     "access": {"data", "errors", "rows"},
     "others": {"access"},
     "synthesis": {"network", "runtime"},
+    "adapters": {"network", "runtime"},
     "importance": {"network", "rows", "runtime"},
     "distillation": {"network", "runtime"},
     "gradients": {"importance", "network", "rows", "runtime"},

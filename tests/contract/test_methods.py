@@ -36,6 +36,8 @@ AT_TOY_SIZE: dict[str, dict[str, Any]] = {
     "neggrad_plus": {"batch_size": 8, "lr": 0.01, "weight": 0.95, "epochs": 10},
     "random_labels": {"batch_size": 16, "lr": 0.005},
     "successive_random_labels": {"batch_size": 16, "lr": 0.005},
+    "prune_lora": {"batch_size": 8, "lr": 0.02, "epochs": 10},
+    "residual_feature_alignment": {"batch_size": 8},
     # one or two classes out of four are half of all rows; the papers' are a twentieth and less
     "ssd": {"alpha": 1.5},
     "lfssd": {"alpha": 1.5},
@@ -156,7 +158,9 @@ LOWERED = {
     "neggrad_plus": "lr",
     "null_space": "lr",
     "pour": None,
+    "prune_lora": "lr",
     "random_labels": "lr",
+    "residual_feature_alignment": "lr",
     "ssd": None,
     "successive_random_labels": "lr",
     "svd": None,

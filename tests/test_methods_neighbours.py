@@ -1,0 +1,224 @@
+"""Methods beside UNSIR's: adapters, projections and distillation without data; each one's own mechanism at work."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+
+from conftest import Toy
+from expunge.adapters import adapt, adaptable_layers
+from expunge.data import PARTS, Data, Request, Split, split
+from expunge.errors import ModelError
+from expunge.methods import prune_lora
+from expunge.methods.prune_lora import PruneLora, choose_layers, prune_filters
+from expunge.methods.residual_feature_alignment import Alignment, ResidualFeatureAlignment, mean_features
+from expunge.rows import TensorRows
+from expunge.training import predict
+
+SIZE = (1, 16, 16)
+
+
+def images(seed: int = 0, rows: int = 24, size: tuple[int, ...] = SIZE) -> Data:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(rows) % 3
+    inputs = torch.randn(rows, *size, generator=generator) + labels.reshape(-1, *[1 for _ in size])
+    data = TensorRows(inputs, labels)
+    return Data(train=data, test=data, label_names=("0", "1", "2"), input_size=size)
+
+
+def grouped() -> nn.Module:
+    """A network whose second convolution has groups, so that no adapter can be merged into it."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=2),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 3, padding=1),
+        nn.BatchNorm2d(12),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(12, 3),
+    )
+
+
+def timm_vit() -> nn.Module:
+    model: nn.Module = timm.create_model(
+        "vit_tiny_patch16_224", img_size=16, patch_size=8, in_chans=1, depth=2, embed_dim=24, num_heads=2, num_classes=3
+    )
+    return model
+
+
+def torchvision_vit() -> nn.Module:
+    model = torchvision.models.VisionTransformer(16, 8, 2, 2, 24, 48, num_classes=3)
+    nn.init.normal_(model.heads[-1].weight)
+    return nn.Sequential(Coloured(), model)
+
+
+class Coloured(nn.Module):
+    """Three channels of one, for networks that take no other number."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.expand(-1, 3, -1, -1)
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 10), nn.LayerNorm(10), nn.ReLU(), nn.Linear(10, 3))
+
+
+def fresh(build: Callable[[], nn.Module]) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return build()
+
+
+def world(toy: Toy, model: nn.Module) -> tuple[Toy, Split]:
+    data = images()
+    return Toy(data, model, toy.runtime), split(data, Request(classes=(1,)))
+
+
+def zero_filters(weight: Tensor) -> set[int]:
+    return set(np.flatnonzero((weight.detach().flatten(1) == 0).all(dim=1).numpy()).tolist())
+
+
+def test_pruning_puts_the_half_of_the_filters_with_the_smallest_norms_to_zero() -> None:
+    layer = nn.Conv2d(2, 5, 3)
+    before = layer.weight.detach().clone()
+    order = sorted(range(5), key=lambda index: float((before[index] ** 2).sum()))
+    prune_filters(layer, 0.4)
+    assert zero_filters(layer.weight) == set(order[:2])
+    assert torch.equal(layer.weight[order[2:]], before[order[2:]])
+    assert [name for name, _ in layer.named_parameters()] == ["bias", "weight"]
+
+
+@pytest.mark.parametrize(
+    ("build", "pruned", "adapted"),
+    [
+        (grouped, ["0", "2", "4"], ["4"]),
+        (timm_vit, ["blocks.1.attn.proj", "head"], ["blocks.1.attn.proj"]),
+        # its attention never calls its own projection: the last layer before the head that is called
+        (torchvision_vit, ["1.encoder.layers.encoder_layer_1.mlp.3", "1.heads.head"], None),
+        (mlp, ["1"], ["1"]),
+    ],
+)
+def test_each_kind_of_network_is_pruned_and_adapted_where_it_acts(
+    toy: Toy, build: Callable[[], nn.Module], pruned: list[str], adapted: list[str] | None
+) -> None:
+    model = fresh(build)
+    there, parts = world(toy, model)
+    access = there.access(parts, PruneLora.reads)
+    head = prune_lora.head_name(model, access)
+    assert choose_layers(model, head, access) == (pruned, pruned[:-1] if adapted is None else adapted)
+
+
+@pytest.mark.parametrize("build", [grouped, timm_vit, torchvision_vit, mlp])
+def test_prune_lora_leaves_zeros_plus_a_low_rank_update_and_trains_the_head_alone(
+    toy: Toy, build: Callable[[], nn.Module]
+) -> None:
+    model = fresh(build)
+    there, parts = world(toy, model)
+    method = PruneLora(rank=2, epochs=2, batch_size=4, lr=0.01)
+    access = there.access(parts, method.reads)
+    head = prune_lora.head_name(model, access)
+    pruned, adapted = choose_layers(model, head, access)
+    new = method(model, there.access(parts, method.reads), toy.runtime.fresh())
+    for name, weight in model.named_parameters():
+        layer = name.removesuffix(".weight")
+        after = new.get_parameter(name).detach()
+        expected = weight.detach().clone()
+        if layer in pruned and name != layer:
+            norms = expected.flatten(1).norm(dim=1)
+            expected[norms.argsort()[: round(len(norms) / 2)]] = 0
+            assert len(zero_filters(expected)) == round(len(norms) / 2)
+        if layer in adapted:
+            update = (after - expected).flatten(1).double()
+            assert torch.linalg.matrix_rank(update, atol=1e-5) == 2
+        elif name.startswith(f"{head}."):
+            assert not torch.equal(after, expected)
+        else:
+            assert torch.equal(after, expected), name
+
+
+def test_an_adapter_goes_only_where_a_forward_pass_calls_the_layer() -> None:
+    model = fresh(torchvision_vit)
+    names = adaptable_layers(model, SIZE)
+    assert "1.conv_proj" in names
+    assert "1.encoder.layers.encoder_layer_0.mlp.0" in names
+    assert not [name for name in names if "self_attention" in name]
+    assert adaptable_layers(fresh(grouped), SIZE) == ["0", "4", "8"]
+
+
+def test_a_network_that_is_its_head_has_nothing_to_prune(toy: Toy) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(256, 3))
+    there, parts = world(toy, model)
+    with pytest.raises(ModelError, match="expected layers before the head to prune, got none in Sequential: use"):
+        PruneLora()(model, there.access(parts, PruneLora.reads), toy.runtime.fresh())
+
+
+@pytest.mark.parametrize("build", [grouped, timm_vit, torchvision_vit, mlp])
+def test_residual_feature_alignment_without_its_adapters_is_the_original(
+    toy: Toy, build: Callable[[], nn.Module]
+) -> None:
+    model = fresh(build)
+    there, parts = world(toy, model)
+    method = ResidualFeatureAlignment(rank=2, epochs=3, batch_size=8, lr=0.01)
+    adapted = method.align(model, there.access(parts, method.reads), toy.runtime.fresh())
+    for name, value in adapted.model.state_dict().items():
+        if "lora_" not in name:
+            assert torch.equal(value, model.state_dict()[name.replace("base_layer.", "")]), name
+    adapted.disable_adapter_layers()
+    before, off = (predict(one, parts["retain"], toy.runtime)[0] for one in (model, adapted))
+    assert torch.equal(before, off)
+    adapted.enable_adapter_layers()
+    on, _ = predict(adapted, parts["forget"], toy.runtime)
+    assert not torch.allclose(predict(model, parts["forget"], toy.runtime)[0], on, rtol=0, atol=1e-4)
+    new = method(model, there.access(parts, method.reads), toy.runtime.fresh())
+    torch.testing.assert_close(predict(new, parts["forget"], toy.runtime)[0], on, rtol=1e-4, atol=1e-4)
+
+
+def test_residuals_and_shifts_are_those_of_the_weights(toy: Toy) -> None:
+    first, second = nn.Linear(6, 5), nn.Linear(5, 3)
+    model = nn.Sequential(first, nn.ReLU(), second)
+    rows = TensorRows(torch.randn(9, 6), torch.zeros(9, dtype=torch.int64))
+    adapted = adapt(model, ["0", "2"], toy.runtime, rank=2, scale=3.0, dropout=0.0, stream="by hand")
+    means = mean_features(adapted, rows, toy.runtime.fresh())
+    inputs, _ = rows.batch(np.arange(9))
+    torch.testing.assert_close(means, [first(inputs).mean(0), model(inputs).mean(0)])
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(weight)
+    inside = {name: weight.detach() for name, weight in adapted.named_parameters() if "lora_" in name}
+    low, high = (
+        3 * inside[f"model.{layer}.lora_B.default.weight"] @ inside[f"model.{layer}.lora_A.default.weight"]
+        for layer in ("0", "2")
+    )
+    middle = first(inputs) + inputs @ low.T
+    out = second(functional.relu(middle)) + functional.relu(middle) @ high.T
+    size = ((inputs @ low.T) ** 2).mean(1) + ((functional.relu(middle) @ high.T) ** 2).mean(1)
+    off = ((middle - means[0]) ** 2).mean(1) + ((out - means[1]) ** 2).mean(1)
+    found = Alignment(adapted, means)(inputs)
+    torch.testing.assert_close(found, torch.stack([size, off], dim=1) / 2)
+    marks = torch.tensor([1, 0, 0, 0, 0, 0, 0, 1, 1])
+    loss = ResidualFeatureAlignment(weight=0.5).misalignment(found, marks, inputs)
+    torch.testing.assert_close(loss, size[marks == 0].mean() / 2 + 0.5 * off[marks == 1].mean() / 2)
+
+
+def test_retained_answers_stay_and_features_of_the_others_go_to_the_average(toy: Toy) -> None:
+    parts = toy.split(1)
+    method = ResidualFeatureAlignment(epochs=10, batch_size=8, lr=0.005)
+    adapted = method.align(toy.model, toy.access(parts, method.reads), toy.runtime.fresh())
+    names = ["trunk.0.0", "trunk.1.0", "trunk.2.0", "head"]
+    assert adaptable_layers(toy.model, toy.data.input_size) == names
+    untouched = adapt(toy.model, names, toy.runtime, rank=1, scale=1.0, dropout=0.0, stream="untouched")
+    wanted = mean_features(untouched, parts["retain"], toy.runtime.fresh())
+    kept, lost = (parts[part].batch(np.arange(len(parts[part])))[0] for part in PARTS[:2])
+    with torch.no_grad():
+        moved = [(adapted.eval()(inputs) - toy.model.eval()(inputs)).square().mean().item() for inputs in (kept, lost)]
+        before, after = (Alignment(one, wanted)(lost).mean(0) for one in (untouched, adapted))
+    assert moved[0] < moved[1] / 10, moved
+    assert before[0] == 0
+    assert after[1] < before[1] / 5, (before, after)
