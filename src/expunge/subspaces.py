@@ -75,7 +75,6 @@ def input_grams(
     only: str | None = None,
     bias: bool = False,
     batch_size: int = 256,
-    model: nn.Module, rows: Rows, runtime: Runtime, *, stage: str, bias: bool = False, batch_size: int = 256
 ) -> dict[str, Gram]:
     """Return the Gram matrix of the inputs of every layer, from one pass in evaluation mode.
 
@@ -97,7 +96,6 @@ def input_grams(
     """
     network = copy_of(model).eval()
     layers = {name: layer for name, layer in find_layers(network).items() if only in (None, name)}
-    layers = find_layers(network)
     matrices = {name: matrix_of(layer) for name, layer in layers.items()}
     widths = {name: (matrix.shape[0], matrix.shape[2] + bias) for name, matrix in matrices.items()}
     needed = sum(8 * groups * width**2 for groups, width in widths.values())
@@ -192,7 +190,6 @@ def spectrum(
 def basis(
     values: Float[Tensor, "width width"], share: float, held: Float[Tensor, "width held"] | None = None
 ) -> Float[Tensor, "width kept"]:
-def basis(values: Float[Tensor, "width width"], share: float) -> Float[Tensor, "width kept"]:
     """Return the fewest orthonormal directions that hold a share of the energy of a Gram matrix, the strongest first.
 
     Args:
@@ -209,11 +206,6 @@ def basis(values: Float[Tensor, "width width"], share: float) -> Float[Tensor, "
     # orthogonalised, since rounding leaves something of the old directions in the new ones
     kept: Tensor = torch.linalg.qr(torch.cat([old, directions[:, :added]], dim=1))[0]
     return kept
-    energies, directions = spectrum(values)
-    reached = energies.cumsum(0)
-    wanted = share * reached[-1]
-    kept = int((reached < wanted).sum()) + 1 if wanted > 0 else 0
-    return directions[:, :kept]
 
 
 def projection(values: Float[Tensor, "groups width width"], share: float) -> Float[Tensor, "groups width width"]:
