@@ -40,7 +40,6 @@ AT_TOY_SIZE: dict[str, dict[str, Any]] = {
     "ssd": {"alpha": 1.5},
     "lfssd": {"alpha": 1.5},
     "fisher": {"alpha": 3e-5},  # a small network is held in place by few rows
-    "null_space": {"batch_size": 16},  # the paper's has ten steps a pass
 }
 
 PROMISES_LESS = {
