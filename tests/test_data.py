@@ -84,6 +84,10 @@ def access(*reads: str) -> Access:
     return Access(split(data(), Request(classes=(0,))), reads, lambda: nn.Linear(1, 3))  # type: ignore[arg-type]
 
 
+def test_counts_stand_in_one_order_whatever_the_order_of_what_is_declared() -> None:
+    assert list(access("retain", "forget").counted) == list(access("forget", "retain").counted) == ["forget", "retain"]
+
+
 def test_an_undeclared_part_is_out_of_reach() -> None:
     guard = access("retain")
     with pytest.raises(AccessError, match=r"expected a part among \['retain'\] that the method declares, got 'forget'"):

@@ -183,7 +183,7 @@ def test_svd_takes_as_many_rows_of_every_class(toy: Toy) -> None:
 
 
 def test_null_space_leaves_what_the_subspace_holds_of_the_retained_rows(toy: Toy) -> None:
-    parts, method = toy.split(1), NullSpace(batch_size=16, rows_per_class=1000)
+    parts, method = toy.split(1), NullSpace(rows_per_class=1000)
     new = find_layers(method(toy.model, toy.access(parts, method.reads), toy.runtime.fresh()))
     retained, forgotten = given_to(toy.model, parts["retain"]), given_to(toy.model, parts["forget"])
     bases = retained_subspaces(toy.model, parts["retain"], toy.runtime.fresh(), 0.99)

@@ -160,9 +160,11 @@ def test_processes_that_share_a_transformer_out_write_a_folder_that_one_loads(tm
     found, expected = load_model(tmp_path / "shared").model.state_dict(), model.state_dict()
     for name, value in found.items():  # single precision: sums over rows in another order
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-3, msg=name)
-    out = tmp_path / "unlearned"
-    expunge("forget", str(tmp_path / "shared"), *common, "--classes", "1", "--out", str(out), *shared)
-    assert load_model(out).about["history"][0]["request"]["classes"] == [1]
+    trained = str(tmp_path / "shared")
+    for method in ("unsir", "salun"):  # by Adam and SGD, from one part and from two
+        out = tmp_path / method
+        expunge("forget", trained, *common, "--classes", "1", "--method", method, "--out", str(out), *shared)
+        assert load_model(out).about["history"][0]["request"]["classes"] == [1]
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,8 @@ class Access:
         self.num_classes = len(parts.label_names)
         self.input_size = parts.input_size
         self.build = build
-        self.counted = {part: CountedRows(parts[part], workers) for part in reads}
+        # in one order: a set has another in every process, and processes add up their counts in turn
+        self.counted = {part: CountedRows(parts[part], workers) for part in sorted(reads)}
 
     def __getitem__(self, part: Part) -> Rows:
         """Return the rows of a declared part.

@@ -9,6 +9,7 @@ import torch
 from annotated_types import Ge, Gt
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
 from expunge.course import TRIES, Course, weights_of
@@ -82,7 +83,8 @@ def fit(
         training: How.
         stage: Name for progress, cost and random streams.
         loss: What to make small. For one that is not cross-entropy, labels need not be classes.
-        penalty: What to make small beside it, of the model that is trained, which may be a copy of `model`.
+        penalty: What to make small beside it, of the model that is trained, which may be a copy of `model`; of weights
+            that are shared out over processes, each process's own part.
         asleep: Modules of the model that stay in evaluation mode, such as those whose weights are frozen.
         after_step: Called after every step, to watch the model as it is then; it must leave it so.
 
@@ -125,11 +127,10 @@ def fit(
                     inputs, labels = inputs.new_zeros(1, *inputs.shape[1:]), labels.new_zeros(1)
                 with runtime.cost.step(("fit", trainable, loss), len(inputs)):
                     error = loss(network(inputs), labels, inputs)
-                    if penalty is not None:
-                        error = error + penalty(trainee.model, course.done)
                     stepper.zero_grad()
                     # multiplying by one would cost a node of the graph at every step of a single process
-                    runtime.backward(error if weight == 1 else error * weight)
+                    whole = error if weight == 1 else error * weight
+                    runtime.backward(whole if penalty is None else whole + penalty(trainee.model, course.done))
                 stepper.step()
                 schedule.step()
                 if after_step is not None:
@@ -160,7 +161,9 @@ def optimizer_of(weights: list[Tensor], training: Training) -> torch.optim.Optim
     lr, decay = training.lr, training.weight_decay
     match training.optimizer:
         case "sgd":
-            return torch.optim.SGD(weights, lr, momentum=0.9, nesterov=True, weight_decay=decay, fused=True)
+            # of weights that are shared out, PyTorch has no fused SGD
+            fused = not any(isinstance(weight, DTensor) for weight in weights)
+            return torch.optim.SGD(weights, lr, momentum=0.9, nesterov=True, weight_decay=decay, fused=fused)
         case "adam":
             return torch.optim.Adam(weights, lr, weight_decay=decay, fused=True)
         case "adamw":

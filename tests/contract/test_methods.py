@@ -51,7 +51,6 @@ AT_TOY_SIZE: dict[str, dict[str, Any]] = {
     "l1_sparse": {"batch_size": 16, "lr": 0.05, "penalty": 1e-3},
     "masked_small_gradients": {"batch_size": 8, "lr": 0.05},
     "convolution_transpose": {"batch_size": 8, "lr": 0.01},
-    "null_space": {"batch_size": 16},  # the paper's has ten steps a pass
 }
 
 PROMISES_LESS = {

@@ -75,6 +75,7 @@ class L1Sparse:
 
 
 def sum_of_sizes(model: nn.Module) -> Tensor:
-    """Return the sum of the absolute values of all weights that are not frozen, over all processes they lie in."""
-    total = torch.stack([weight.abs().sum() for weight in model.parameters() if weight.requires_grad]).sum()
-    return total.full_tensor() if isinstance(total, DTensor) else total
+    """Return the sum of the absolute values of all weights that are not frozen and lie in this process."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    own = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in weights]
+    return torch.stack([weight.abs().sum() for weight in own]).sum()

@@ -14,11 +14,12 @@ https://arxiv.org/abs/2404.13588 (UNSC). Code: https://github.com/HQC-ML/UNSC.
 Reads: retain and forget.
 
 Differences from the code: the paper itself was not to be had; its notebooks were. There the share is 0.99 for CIFAR-100
-and rises from 0.97 to 0.997 over the classes of CIFAR-10; the steps are plain gradient descent at 0.04. Here SGD has
-momentum 0.9, which goes ten times as far, so that the rate is a tenth. In place of each gradient, the change of the
-weight is projected, which comes to the same, and to no drift by rounding. The patches of the code are cut without the
-border of zeros that the convolution sees and without its stride; here they are the convolution's own. Weights that are
-in no linear layer or convolution stay, as those that PyTorch's ``nn.MultiheadAttention`` keeps for itself.
+and rises from 0.97 to 0.997 over the classes of CIFAR-10, and the last direction that would reach it is left out; here
+it is taken. The steps there are plain gradient descent at 0.04; here SGD has momentum 0.9, which goes ten times as far,
+so that the rate is a tenth. A pass has the ten steps that 5,000 rows have in the code's batches of 512, however few
+rows there are. In place of each gradient, the change of the weight is projected, which comes to the same, and to no
+drift by rounding. The code cuts patches without a convolution's stride; here they are the convolution's own. Weights
+that are in no linear layer or convolution stay, as those that PyTorch's ``nn.MultiheadAttention`` keeps for itself.
 """
 
 from typing import Annotated, ClassVar
@@ -56,8 +57,8 @@ class NullSpace:
     """Retained rows of each class that the subspace is made from; all of a class that has fewer."""
     epochs: Count = 25
     """Passes over the forgotten rows."""
-    batch_size: Count = 512
-    """Rows per step."""
+    steps: Count = 10
+    """Steps of one pass, which sets the batch size: rows / steps, from 8 to 512."""
     lr: Positive = 0.004
     """Learning rate of SGD with momentum 0.9."""
 
@@ -75,7 +76,7 @@ class NullSpace:
         labels = pseudo_labels(model, access, runtime)
         training = Training(
             epochs=self.epochs,
-            batch_size=self.batch_size,
+            batch_size=min(max(-(-len(labels) // self.steps), 8), 512),
             optimizer="sgd",
             lr=self.lr,
             weight_decay=0.0,
