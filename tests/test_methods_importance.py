@@ -2,6 +2,8 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from torch.nn import functional
 from conftest import Toy
 from expunge.data import Request, split
 from expunge.errors import SettingsError
-from expunge.importance import Losses, batch_importance, row_importance
+from expunge.importance import Importance, Losses, Size, batch_importance, row_importance
+from expunge.methods import ssd
 from expunge.methods.fisher import Fisher, expected
 from expunge.methods.lfssd import Lfssd, squared_lengths
 from expunge.methods.ssd import Ssd, cross_entropies, dampen_weights
@@ -87,25 +90,127 @@ def test_dampening_by_hand() -> None:
         model.weight.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]]))
     to_all = torch.tensor([[1.0, 1.0, 1.0, 0.0, 0.0]])
     to_forget = torch.tensor([[2.0, 2.5, 10.0, 1.0, 0.0]])
-    dampen_weights(model, {"weight": to_all}, {"weight": to_forget}, alpha=2.0, dampening=1.0)
+    to_retained = {"weight": to_all}  # the same here, that the numbers are easy
+    dampen_weights(model, to_retained, {"weight": to_all}, {"weight": to_forget}, alpha=2.0, dampening=1.0)
     # at the threshold a weight stays; above it, it is divided by the ratio; one that nothing depends on stays
     torch.testing.assert_close(model.weight, torch.tensor([[1.0, 2.0 / 2.5, 0.3, 0.0, 5.0]]))
-    dampen_weights(model, {"weight": to_all}, {"weight": to_forget}, alpha=2.0, dampening=5.0)
+    dampen_weights(model, to_retained, {"weight": to_all}, {"weight": to_forget}, alpha=2.0, dampening=5.0)
     torch.testing.assert_close(model.weight, torch.tensor([[1.0, 2.0 / 2.5, 0.15, 0.0, 5.0]]))
+    to_retained = {"weight": torch.tensor([[0.9, 1.25, 5.1, 0.0, 0.0]])}  # selects the first and the fourth
+    dampen_weights(model, to_retained, {"weight": to_all}, {"weight": to_forget}, alpha=2.0, dampening=1.0)
+    torch.testing.assert_close(model.weight, torch.tensor([[0.5, 2.0 / 2.5, 0.15, 0.0, 5.0]]))
 
 
-@pytest.mark.parametrize(("method", "losses"), [(Ssd(alpha=2.0), cross_entropies), (Lfssd(alpha=2.0), squared_lengths)])
-def test_only_weights_above_the_threshold_change(toy: Toy, method: Ssd | Lfssd, losses: Losses) -> None:
-    parts = toy.split(1)
-    new = method(toy.model, toy.access(parts, method.reads), toy.runtime.fresh())
-    own = row_importance(toy.model, parts["forget"], toy.runtime.fresh(), losses, stage="forget")
-    every = row_importance(toy.model, toy.data.train, toy.runtime.fresh(), losses, stage="all")
+@pytest.mark.parametrize("against", ["retained", "all"])
+@pytest.mark.parametrize(
+    ("method", "losses", "size"), [(Ssd, cross_entropies, torch.square), (Lfssd, squared_lengths, torch.abs)]
+)
+def test_only_weights_above_the_threshold_change(
+    toy: Toy, method: Any, losses: Losses, size: Size, against: str
+) -> None:
+    parts, chosen = toy.split(1), method(alpha=2.0, fisher="rows", against=against)
+    new = chosen(toy.model, toy.access(parts, chosen.reads), toy.runtime.fresh())
+    own, retained, every = (
+        row_importance(toy.model, rows, toy.runtime.fresh(), losses, stage="by itself", size=size)
+        for rows in (parts["forget"], parts["retain"], toy.data.train)
+    )
+    some = 0
     for name, weight in toy.model.named_parameters():
-        ratio, changed = own[name] / every[name], new.get_parameter(name) != weight
+        ratio = own[name] / (every if against == "all" else retained)[name]
+        changed = new.get_parameter(name) != weight
         assert changed[ratio > 2.001].all(), name
         assert not changed[~(ratio > 1.999)].any(), name
-        torch.testing.assert_close(new.get_parameter(name)[changed], (weight / ratio)[changed], rtol=1e-3, atol=1e-6)
+        dampened = weight * every[name] / own[name]
+        torch.testing.assert_close(new.get_parameter(name)[changed], dampened[changed], rtol=1e-3, atol=1e-6)
+        some += int(changed.sum())
+    assert some > 0
     assert all(torch.equal(value, new.get_buffer(name)) for name, value in toy.model.named_buffers())
+
+
+def test_the_importance_of_loss_free_dampening_is_absolute_and_not_squared(toy: Toy) -> None:
+    rows = TakenRows(toy.data.train, np.arange(12))
+    found = row_importance(toy.model, rows, toy.runtime.fresh(), squared_lengths, stage="rows", size=torch.abs)
+    network = copy.deepcopy(toy.model).eval()
+    sums = {name: torch.zeros_like(weight) for name, weight in network.named_parameters()}
+    for index in range(12):
+        network.zero_grad()
+        torch.autograd.backward(network(rows.batch(np.array([index]))[0]).square().sum())
+        for name, weight in network.named_parameters():
+            assert weight.grad is not None
+            sums[name] += weight.grad.abs() / 12
+    for name, value in found.items():
+        torch.testing.assert_close(value, sums[name], rtol=1e-3, atol=1e-6 * float(sums[name].max()), msg=name)
+
+
+def test_batches_are_of_one_class_where_classes_are_forgotten_and_drawn_where_rows_are(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Rows] = []
+
+    def watched(model: nn.Module, rows: Rows, *others: Any, **named: Any) -> Importance:
+        seen.append(rows)
+        return batch_importance(model, rows, *others, **named)
+
+    monkeypatch.setattr(ssd, "batch_importance", watched)
+    for request in (Request(classes=(1,)), Request(rows=tuple(range(0, 320, 2)))):
+        method, parts = Ssd(), split(toy.data, request)
+        method(toy.model, toy.access(parts, method.reads), toy.runtime.fresh())
+    retained, forgotten, drawn, _ = (rows.labels for rows in seen)
+    assert (np.diff(retained) >= 0).all()
+    assert set(retained) == {0, 2, 3}
+    assert set(forgotten) == {1}
+    assert (np.diff(drawn) < 0).sum() > 20
+
+
+def test_the_defaults_dampen_whatever_the_share_of_the_rows(toy: Toy) -> None:
+    for request in (Request(classes=(1,)), Request(classes=(0, 3)), Request(classes=(0, 1, 3))):
+        for method in (Ssd(), Lfssd()):
+            new = method(toy.model, toy.access(split(toy.data, request), method.reads), toy.runtime.fresh())
+            changed = [(new.get_parameter(name) != weight).sum() for name, weight in toy.model.named_parameters()]
+            assert 0 < sum(changed) < 0.7 * sum(weight.numel() for weight in toy.model.parameters())
+
+
+class Choosing(nn.Module):
+    """A network that torch.func.vmap does not take: what it does depends on what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.stack([self.layer(row * (2.0 if row.mean() > 0 else 0.5)) for row in inputs.flatten(1)])
+
+
+@pytest.mark.parametrize(
+    ("losses", "oracle", "count"),
+    [
+        (cross_entropies, lambda logits, labels: [(functional.cross_entropy(logits, labels), 1.0)], 1),
+        (expected, over_labels, 4),
+    ],
+)
+def test_a_network_that_cannot_be_taken_together_is_gone_through_row_by_row_and_this_is_told(
+    toy: Toy, losses: Losses, oracle: LossOfRow, count: int
+) -> None:
+    told: list[str] = []
+    runtime = replace(toy.runtime.fresh(), tell=told.append)
+    model, rows = Choosing(), TakenRows(toy.data.train, np.arange(70))
+    found = row_importance(model, rows, runtime, losses, stage="importance", count=count)
+    for name, value in by_loop(model, rows, oracle).items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-7, msg=name)
+    assert len(told) == 1
+    assert told == runtime.cost.events
+    assert told[0].startswith(
+        "gradients are taken row by row, which is slow: torch.func.vmap does not take the network"
+    )
+    row_importance(toy.model, rows, runtime, losses, stage="importance", count=count)
+    assert len(told) == 1
+
+
+def test_a_network_at_fault_is_not_taken_for_one_that_cannot_be_taken_together(toy: Toy) -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes"):
+        row_importance(
+            nn.Linear(3, 4), TakenRows(toy.data.train, np.arange(4)), toy.runtime, cross_entropies, stage="x"
+        )
 
 
 def test_no_weight_is_more_important_to_some_rows_than_to_all_by_more_than_their_share(toy: Toy) -> None:
@@ -114,10 +219,10 @@ def test_no_weight_is_more_important_to_some_rows_than_to_all_by_more_than_their
     own = row_importance(toy.model, parts["forget"], toy.runtime.fresh(), cross_entropies, stage="forget")
     every = row_importance(toy.model, toy.data.train, toy.runtime.fresh(), cross_entropies, stage="all")
     assert max(float((own[name] / every[name].clamp_min(1e-30)).max()) for name in own) <= share * 1.001
-    method = Ssd(alpha=share)
+    method = Ssd(alpha=share, fisher="rows", against="all")
     with pytest.raises(SettingsError, match=r"expected alpha below 4, .* got 4: no weight"):
         method(toy.model, toy.access(parts, method.reads), toy.runtime.fresh())
-    batches = Ssd(alpha=share, fisher="batches", batch_size=16)
+    batches = Ssd(alpha=share, batch_size=16)
     new = batches(toy.model, toy.access(parts, batches.reads), toy.runtime.fresh())
     assert any((new.get_parameter(name) != weight).any() for name, weight in toy.model.named_parameters())
 

@@ -4,24 +4,19 @@ import copy
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from conftest import Toy
 from expunge.data import Request, split
-from expunge.datasets.shapes import Shapes
 from expunge.distillation import divergence, teacher_of
 from expunge.errors import ModelError
-from expunge.forgetting import run_method
 from expunge.gradients import mean_gradient
 from expunge.methods import bad_teacher, convolution_transpose, masked_small_gradients, scrub
 from expunge.methods.bad_teacher import BadTeacher
@@ -30,11 +25,9 @@ from expunge.methods.l1_sparse import L1Sparse
 from expunge.methods.masked_small_gradients import MaskedSmallGradients
 from expunge.methods.salun import Salun, largest
 from expunge.methods.scrub import Scrub
-from expunge.network import rebuild
 from expunge.paced import paced
 from expunge.rows import Rows
 from expunge.runtime import Runtime
-from expunge.settings import build
 from expunge.training import Training, fit, predict
 
 
@@ -338,39 +331,3 @@ def test_a_network_without_convolutions_is_refused(toy: Toy, method: Any) -> Non
     with pytest.raises(ModelError, match=r"expected a network with .*convolutions to train, .*got none in Sequential"):
         method(model, access, toy.runtime.fresh())
     assert not any(count.reads for count in access.counts().values())
-
-
-CHANGED: dict[str, dict[str, Any]] = {
-    "bad_teacher": {"batch_size": 16, "lr": 0.005},
-    "scrub": {"batch_size": 16, "lr": 0.002, "epochs": 2},
-    "salun": {"batch_size": 16, "epochs": 2},
-    "l1_sparse": {"batch_size": 16, "epochs": 2, "penalty": 0.01},
-    "masked_small_gradients": {"batch_size": 16, "epochs": 1},
-}
-
-
-def forget(fabric: Fabric, folder: str) -> None:
-    """Let a network without batch normalisation forget in double precision, and write its weights and reads."""
-    torch.set_num_threads(1)
-    runtime = Runtime(fabric=fabric, precision="64-true", seed=3)
-    parts = split(Shapes(classes=4, size=8, channels=1, train_rows=161).load(), Request(classes=(1,)))
-    with runtime.seeded("init"):
-        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)).double()
-    for name, settings in CHANGED.items():
-        made = run_method(build("methods", {"name": name} | settings), model, parts, runtime, rebuild(model))
-        told = [torch.tensor([made.access[part].rows, made.access[part].reads]) for part in ("retain", "forget")]
-        weights = {key: value.clone() for key, value in made.model.state_dict().items()}
-        file = f"{folder}/{name}-{fabric.world_size}-{fabric.global_rank}.safetensors"
-        save_file(weights | {"reads": torch.stack(told)}, file)
-
-
-def test_two_processes_forget_as_one_does(tmp_path: Path) -> None:
-    Fabric(accelerator="cpu", devices=1, precision="64-true").launch(forget, str(tmp_path))  # type: ignore[arg-type]
-    two = Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn", precision="64-true")
-    two.launch(forget, str(tmp_path))  # type: ignore[arg-type]
-    for name in CHANGED:
-        expected = load_file(tmp_path / f"{name}-1-0.safetensors")
-        for rank in (0, 1):
-            found = load_file(tmp_path / f"{name}-2-{rank}.safetensors")
-            for key, value in found.items():
-                assert (value - expected[key]).abs().max() < 1e-9, f"{name}: {key}"

@@ -2,13 +2,17 @@
 
 Of the log-likelihood it is the diagonal of the Fisher information: how sharply the outputs depend on a weight.
 The square is of each row's own gradient. The square of a batch's mean gradient is another number: smaller where rows
-disagree, by up to the size of the batch, with which it changes.
+disagree, by up to the size of the batch, with which it changes. In place of squares there may be absolute values.
+
+The gradients of many rows are computed together by ``torch.func.vmap``. It does not take every network: not one whose
+course depends on its values, or that writes into its buffers. Then they are computed one after the other, at many times
+the cost, and the user is told.
 """
 
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
@@ -18,8 +22,14 @@ from expunge.runtime import Runtime, count_batches
 
 Importance = dict[str, Tensor]
 """By the name of a weight that is not frozen: one number for each of its elements."""
+OfRow = Callable[[Importance, Tensor, Tensor], Tensor]
+"""From weights, the input and the label of one row to its losses."""
+Gradients = Callable[[Importance, Tensor, Tensor], Importance]
+"""From weights, inputs and labels to the gradients of each row's losses, (rows, losses, weight ...)."""
 Losses = Callable[[Float[Tensor, " classes"], Int64[Tensor, ""]], Float[Tensor, " losses"]]
 """From the logits and the label of one row to one loss or more, whose squared gradients are summed."""
+Size = Callable[[Tensor], Tensor]
+"""How a gradient counts, element by element: ``torch.square`` or ``torch.abs``."""
 NUMBERS = 2**27
 """The most elements of gradients held at a time, half a gigabyte in single precision."""
 ROWS = 64
@@ -27,17 +37,25 @@ ROWS = 64
 
 
 def row_importance(
-    model: nn.Module, rows: Rows, runtime: Runtime, losses: Losses, *, stage: str, count: int = 1
+    model: nn.Module,
+    rows: Rows,
+    runtime: Runtime,
+    losses: Losses,
+    *,
+    stage: str,
+    count: int = 1,
+    size: Size = torch.square,
 ) -> Importance:
     """Return the mean over rows of the squared gradients of each row's own losses, in evaluation mode.
 
     Args:
-        model: Left as it is. It must be one that ``torch.func.vmap`` takes.
+        model: Left as it is.
         rows: Each is read once.
         runtime: Where.
         losses: Of one row.
         stage: Name for progress and cost.
         count: How many losses they are; they set how many rows are gone through at a time.
+        size: What is taken of each gradient in place of its square.
     """
     network = copy_of(model).to(runtime.device).eval()
     weights = trainable(network)
@@ -47,32 +65,85 @@ def row_importance(
         logits: Tensor = functional_call(network, chosen, (row[None].to(dtype),))
         return losses(logits[0], label)
 
-    size = max(1, min(ROWS, NUMBERS // (count * sum(weight.numel() for weight in weights.values()))))
-    gradients = vmap(jacrev(of_row), in_dims=(None, 0, 0))
+    at_once = max(1, min(ROWS, NUMBERS // (count * sum(weight.numel() for weight in weights.values()))))
+    gradients: Gradients | None = None
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    with runtime.stage(stage, count_batches(len(rows), size)) as advance:
-        for inputs, labels, _ in runtime.batches(rows, size):
+    with runtime.stage(stage, count_batches(len(rows), at_once)) as advance:
+        for inputs, labels, _ in runtime.batches(rows, at_once):
             if len(inputs):
+                gradients = gradients or choose_gradients(of_row, weights, inputs[:1], labels[:1], runtime)
                 with runtime.cost.step((stage, count), len(inputs)):
                     found = gradients(weights, inputs, labels)
                 for name, gradient in found.items():
-                    sums[name] += gradient.square().sum(dim=(0, 1))
+                    sums[name] += size(gradient).sum(dim=(0, 1))
             advance(1)
     return {name: total(value, runtime) / len(rows) for name, value in sums.items()}
 
 
+def choose_gradients(
+    of_row: OfRow, weights: Importance, inputs: Shaped[Tensor, "1 ..."], labels: Int64[Tensor, " 1"], runtime: Runtime
+) -> Gradients:
+    """Return the function that gives the gradients of each row's losses: of all rows together, or one after the other.
+
+    Whether ``torch.func.vmap`` takes the network is tried on a row. What it raises is told and noted in the bill; a
+    fault of the network itself comes up again in what is returned.
+
+    Args:
+        of_row: From weights, an input and a label to losses.
+        weights: At which the gradients are taken.
+        inputs: A row.
+        labels: Its label.
+        runtime: Where to tell.
+    """
+    together: Gradients = vmap(jacrev(of_row), in_dims=(None, 0, 0))
+    try:
+        together(weights, inputs, labels)
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        event = f"gradients are taken row by row, which is slow: torch.func.vmap does not take the network, {reason}"
+        if event not in runtime.cost.events:
+            runtime.cost.events.append(event)
+            runtime.tell(event)
+        return lambda *given: one_by_one(of_row, *given)
+    return together
+
+
+def one_by_one(
+    of_row: OfRow, weights: Importance, inputs: Shaped[Tensor, "rows ..."], labels: Int64[Tensor, " rows"]
+) -> Importance:
+    """Return the gradients of each row's losses, (rows, losses, weight ...), by a backward pass for each of them."""
+    leaves = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
+    rows = []
+    for row, label in zip(inputs, labels, strict=True):
+        losses = of_row(leaves, row, label)
+        backward = [
+            torch.autograd.grad(loss, list(leaves.values()), retain_graph=True, materialize_grads=True)
+            for loss in losses
+        ]
+        rows.append([torch.stack(gradients) for gradients in zip(*backward, strict=True)])
+    return {name: torch.stack(stacked) for name, stacked in zip(leaves, zip(*rows, strict=True), strict=True)}
+
+
 def batch_importance(
-    model: nn.Module, rows: Rows, runtime: Runtime, losses: Losses, *, stage: str, batch_size: int
+    model: nn.Module,
+    rows: Rows,
+    runtime: Runtime,
+    losses: Losses,
+    *,
+    stage: str,
+    batch_size: int,
+    size: Size = torch.square,
 ) -> Importance:
     """Return the mean over batches of the squared gradient of each batch's mean loss, in evaluation mode.
 
     Args:
         model: Left as it is.
-        rows: Each is read once; the stream ``{stage}/order`` puts them into batches.
+        rows: Each is read once, in order.
         runtime: Where.
-        losses: Of one row.
+        losses: Of one row; of the logits of a batch, by ``torch.func.vmap``.
         stage: Name for progress and cost.
         batch_size: Rows whose gradients are averaged before they are squared.
+        size: What is taken of each batch's gradient in place of its square.
     """
     network = copy_of(model).eval()
     call = runtime.place(network)
@@ -80,14 +151,14 @@ def batch_importance(
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     batches = count_batches(len(rows), batch_size)
     with runtime.stage(stage, batches) as advance:
-        for inputs, labels, weight in runtime.batches(rows, batch_size, stream=f"{stage}/order"):
+        for inputs, labels, weight in runtime.batches(rows, batch_size):
             if not len(inputs):  # a process without a share of this batch still takes part in its sum
                 inputs, labels = inputs.new_zeros(1, *inputs.shape[1:]), labels.new_zeros(1)
             with runtime.cost.step((stage, "batch"), len(inputs)):
                 loss = vmap(losses)(call(inputs), labels).sum(dim=1).mean() * (weight / runtime.fabric.world_size)
                 gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
             for name, gradient in zip(weights, gradients, strict=True):
-                sums[name] += total(gradient, runtime).square()
+                sums[name] += size(total(gradient, runtime))
             advance(1)
     return {name: value.detach() / batches for name, value in sums.items()}
 

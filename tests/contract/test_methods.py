@@ -38,9 +38,6 @@ AT_TOY_SIZE: dict[str, dict[str, Any]] = {
     "successive_random_labels": {"batch_size": 16, "lr": 0.005},
     "prune_lora": {"batch_size": 8, "lr": 0.02, "epochs": 10},
     "residual_feature_alignment": {"batch_size": 8},
-    # one or two classes out of four are half of all rows; the papers' are a twentieth and less
-    "ssd": {"alpha": 1.5},
-    "lfssd": {"alpha": 1.5},
     "boundary_shrink": {"lr": 1e-4},  # twenty steps where the paper has hundreds
     "boundary_expand": {"lr": 1e-4},
     "jit": {"batch_size": 16, "lr": 0.001},  # five steps a class, as the code has four
