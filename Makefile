@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test check faults fuzz benchmarks clean
+.PHONY: demo test check docs faults fuzz benchmarks clean
 
 demo: $(VENV)/.ready ## Make a network forget the threes, with the evidence in runs/demo
 	$(RUN)/expunge demo --out runs/demo --overwrite
@@ -15,6 +15,9 @@ check: $(VENV)/.ready ## Format, lint and types, without changing anything
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy
+
+docs: $(VENV)/.ready ## Build the site into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict --quiet
 
 faults: $(VENV)/.ready ## Kill commands at random moments and fill the disk: nothing may be lost
 	PYTHONPATH=tests $(RUN)/python tests/faults.py --out benchmarks/results/faults.json
@@ -38,7 +41,7 @@ benchmarks: $(VENV)/.ready ## Measure again what benchmarks/results holds
 	$(RUN)/python benchmarks/analyses.py all
 
 clean:
-	rm -rf $(VENV) runs dist build
+	rm -rf $(VENV) runs dist build site
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'expected Python 3.11 or newer, got ' + sys.version)"

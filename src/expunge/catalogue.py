@@ -115,4 +115,4 @@ def _summary(about: str, name: str) -> str:
 
 
 def _links(about: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(link.rstrip(".,;)") for link in re.findall(r"https://\S+", about)))
+    return tuple(dict.fromkeys(link.rstrip(".,:;)") for link in re.findall(r"https://\S+", about)))
