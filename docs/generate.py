@@ -5,6 +5,7 @@ python docs/generate.py
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,9 @@ def section(one: Entry) -> str:
     status, words = reproduction(one)
     lines = [f"Reads {reads(one)}.", f"Reproduction: {status}{words}."]
     lines += ["Source: " + ", ".join(f"<{link}>" for link in one.links) + "."] if one.links else []
-    settings = [(f"`{each.name}`", f"`{json.dumps(each.default)}`", f"{each.meaning} [{each.type}]") for each in one.settings]
+    settings = [
+        (f"`{each.name}`", f"`{json.dumps(each.default)}`", f"{each.meaning} [{each.type}]") for each in one.settings
+    ]
     told = table(("setting", "default", "meaning"), settings) if settings else "No settings.\n"
     return f"## {one.name}\n\n{sentence(one.summary)}\n\n{' '.join(lines)}\n\n{told}"
 
@@ -113,7 +116,7 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Return a Markdown table."""
     cells = [columns, ("---",) * len(columns), *rows]
     return "".join("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |\n" for row in cells)

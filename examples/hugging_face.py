@@ -44,7 +44,7 @@ def main(epochs: int = 15) -> None:
         print(f"{finding.name:30} {finding.original:.3f} to {finding.unlearned:.3f}")
 
     with tempfile.TemporaryDirectory() as folder:
-        made.model.save_pretrained(folder)
+        made.model.save_pretrained(folder)  # type: ignore[operator]
         again = AutoModelForImageClassification.from_pretrained(folder)
     print(f"{type(again).__name__} of {again.num_parameters():,} weights loaded again")
 

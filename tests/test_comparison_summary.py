@@ -13,6 +13,7 @@ from expunge.comparison.record import Comparison
 from expunge.comparison.summary import compare, kept, passed, ratio
 from expunge.errors import DataError
 from expunge.finding import Finding, finding
+from expunge.report.comparison_charts import pareto_front
 from expunge.report.comparison_page import render
 from expunge.result import Bill, Level, Result, from_json
 from expunge.terminal_comparison import comparison_table, remarks
@@ -249,5 +250,16 @@ def test_the_page_needs_no_network_and_holds_all_parts() -> None:
     for title in ("Methods", "Quality, spread and cost", "Differences in the same worlds", "Findings", "Worlds"):
         assert title in page.text
     assert html.count('class="plot"') == 2
-    for name in set(re.findall(r"var\((--[a-z]+)\)", html.split("plotly.js v")[0])):
+    for name in set(re.findall(r"var\((--[a-z]+)\)", html.split('id="plotly"')[0])):
         assert f"{name}:" in html.split("@media")[0]
+
+
+def test_the_front_holds_what_nothing_beats_in_both_and_no_control() -> None:
+    # share passed and seconds by hand: b is slower than a and passes less; d passes as much as c in more time
+    told = {"a": (0.5, 1.0), "b": (0.4, 2.0), "c": (0.9, 3.0), "d": (0.9, 4.0)}
+    results = many({"a": [0.5]}, classes=(3,)) | {
+        name: result(name, share, seconds=seconds) for name, (share, seconds) in told.items()
+    }
+    del results["a/0/3"]
+    front = pareto_front(list(compare(results).standings))
+    assert [one.label for one in front] == ["a", "c"]

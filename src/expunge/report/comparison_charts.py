@@ -11,6 +11,8 @@ from expunge.report.traces import label, layout
 from expunge.report.wording import percent
 
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star", "pentagon", "hexagram", "hourglass")
+FEW = 8
+"""The most methods whose charts stand side by side, with every name and every world in the chart of cost."""
 JITTER = 0.22
 """How far from the middle of its row the first and the last seed are drawn."""
 
@@ -50,7 +52,7 @@ def spread_chart(comparison: Comparison) -> Chart | None:
         "tickformat": ".0~%",
         "range": [-0.04, 1.04],
     }
-    look = layout(axis, False, [], 120 + 62 * len(known))
+    look = layout(axis, False, [], 120 + (62 if len(known) <= FEW else 38) * len(known))
     look["yaxis"] |= {
         "tickmode": "array",
         "tickvals": list(range(len(known))),
@@ -77,34 +79,66 @@ def cost_chart(comparison: Comparison) -> Chart | None:
     ]
     if not known:
         return None
-    traces = []
+    front, few = pareto_front(known), len(known) <= FEW
+    traces = [_front_line(front)] if len(front) > 1 else []
+    traces += [_worlds(one) for one in known if few]
     for place, one in enumerate(sorted(known, key=lambda one: one.cost["time"].median or 0.0)):
-        time, passed = one.quantities["time"], one.quantities["passed"]
-        both = [name for name in time.values if name in passed.values and time.values[name] > 0]
+        named = few or one in front or one.control is not None
+        told = f"{label(one.label, 60)}<br>%{{x:.2%}} of a retraining, %{{y:.1%}}<extra></extra>"
+        text = {"mode": "markers+text", "text": [label(one.label, 18)], "cliponaxis": False}
         traces.append(
-            _points(one, [time.values[name] for name in both], [passed.values[name] for name in both], _colour(one), 7)
-            | {"opacity": 0.35, "hoverinfo": "skip"}
-        )
-        traces.append(
-            _points(one, [one.cost["time"].median], [passed.mean], _colour(one), 13)
-            | {
-                "mode": "markers+text",
-                "text": [label(one.label, 18)],
-                "textposition": ("top center", "bottom center")[place % 2],
-                "cliponaxis": False,
-                "hovertemplate": f"{label(one.label, 60)}<br>%{{x:.2%}} of a retraining, %{{y:.1%}}<extra></extra>",
-            }
+            _points(one, [one.cost["time"].median], [one.quantities["passed"].mean], _colour(one), 13)
+            | (text | {"textposition": ("top center", "bottom center")[place % 2]} if named else {"opacity": 0.55})
+            | {"hovertemplate": told}
         )
     axis = {"title": {"text": "time as a share of retraining"}, "type": "log", "showgrid": True, "tickformat": "~%"}
     look = layout(axis | {"dtick": 1, "range": _decades(known)}, True, [], 400)
     look["yaxis"] |= {"title": {"text": "telling findings passed"}, "range": [-0.08, 1.08], "zeroline": False}
     return _chart(
         "What they pass against what they cost",
-        "Large: median time and mean share passed. Small: one world each. Up and to the left is better.",
+        "Median time and mean share passed; up and to the left is better. The line is the Pareto front: no other "
+        "method passes more in as little time."
+        + (" Small: one world each." if few else " Hover for the names of the rest."),
         traces,
         look,
         known,
     )
+
+
+def pareto_front(known: list[Standing]) -> list[Standing]:
+    """Return the methods that no other passes more than at no more time, or as much in less; the fastest first.
+
+    Controls are no methods, and never on it.
+    """
+    front: list[Standing] = []
+    methods = [one for one in known if one.control is None]
+    for one in sorted(
+        methods, key=lambda one: (one.cost["time"].median or 0.0, -(one.quantities["passed"].mean or 0.0))
+    ):
+        if not front or (one.quantities["passed"].mean or 0.0) > (front[-1].quantities["passed"].mean or 0.0):
+            front.append(one)
+    return front
+
+
+def _front_line(front: list[Standing]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "Pareto front",
+        "showlegend": False,
+        "x": [one.cost["time"].median for one in front],
+        "y": [one.quantities["passed"].mean for one in front],
+        "line": {"color": "var(--unlearned)", "width": 2, "shape": "hv", "dash": "dot"},
+        "hoverinfo": "skip",
+    }
+
+
+def _worlds(one: Standing) -> dict[str, Any]:
+    """Return a method in every world, a small point each."""
+    time, passed = one.quantities["time"].values, one.quantities["passed"].values
+    both = [name for name in time if name in passed and time[name] > 0]
+    points = _points(one, [time[name] for name in both], [passed[name] for name in both], _colour(one), 7)
+    return points | {"opacity": 0.35, "hoverinfo": "skip"}
 
 
 def _decades(known: list[Standing]) -> list[float]:
@@ -147,16 +181,13 @@ def _symbol(one: Standing) -> str:
 def _chart(
     heading: str, about: str, traces: list[dict[str, Any]], look: dict[str, Any], known: list[Standing]
 ) -> Chart:
-    rows = tuple(
-        (one.label, *(percent(one.quantities[name].mean) for name in ("passed",)), percent(one.cost["time"].median))
-        for one in known
-    )
+    rows = tuple((one.label, percent(one.quantities["passed"].mean), percent(one.cost["time"].median)) for one in known)
     return Chart(
         title=heading,
         about=about,
         summary=f"Chart: {heading.lower()}. The numbers follow as a table.",
         figure=for_script(io.to_json({"data": traces, "layout": look}, validate=False)),
-        wide=False,
+        wide=len(known) > FEW,
         least_width=0,
         columns=("method", "passed", "time of retraining"),
         rows=rows,

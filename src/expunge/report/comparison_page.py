@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from expunge.comparison.record import Comparison, Pair, Standing, Tally
 from expunge.comparison.statistics import Estimate
 from expunge.report.comparison_charts import cost_chart, spread_chart
+from expunge.report.packed import plotly
 from expunge.report.page import QUESTIONS, label, read_text
 from expunge.report.reproduce import as_toml
 from expunge.report.wording import NOT_KNOWN, clip, decimal, is_share, listed, percent, scaled, seconds, title
@@ -61,8 +61,8 @@ def render(comparison: Comparison) -> str:
         toml=as_toml(comparison.setting),
         style=Markup(read_text("style.css")),  # noqa: S704  # our own file
         script=Markup(read_text("draw.js")),  # noqa: S704  # our own file
-        sorting=Markup(read_text("sort.js")),  # noqa: S704  # our own file
-        plotly=Markup(get_plotlyjs()),  # noqa: S704  # the library
+        tables=Markup(read_text("tables.js")),  # noqa: S704  # our own file
+        plotly=plotly(),
     )
 
 

@@ -1,21 +1,34 @@
 "use strict";
-(() => {
+(async () => {
+  const places = [...document.querySelectorAll(".plot")];
+  const unpack = async (base64) => {
+    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  };
   const colour = (text) =>
     getComputedStyle(document.documentElement).getPropertyValue(text.slice(4, -1)).trim();
   const themed = (key, value) =>
     /colou?r$/.test(key) && typeof value === "string" && value.startsWith("var(--") ? colour(value) : value;
-  const places = [...document.querySelectorAll(".plot")];
   const draw = (place) => {
     const figure = JSON.parse(place.nextElementSibling.textContent, themed);
-    Plotly.react(place, figure.data, figure.layout, { displayModeBar: false, responsive: true });
+    return Plotly.react(place, figure.data, figure.layout, { displayModeBar: false, responsive: true });
   };
   const drawAll = () => places.forEach(draw);
-  const drawNext = (index) => {
-    if (index === places.length) return;
-    draw(places[index]);
-    setTimeout(drawNext, 0, index + 1);
-  };
-  drawNext(0);
+
+  // the words are on the screen before the charts are begun
+  await new Promise((next) => requestAnimationFrame(() => setTimeout(next)));
+  try {
+    const script = document.createElement("script");
+    script.textContent = await unpack(document.getElementById("plotly").textContent);
+    document.head.append(script);
+  } catch (error) {
+    places.forEach((place) => (place.textContent = `No chart in this browser (${error}); the numbers are in the table.`));
+    return;
+  }
+  for (const place of places) {
+    await draw(place);
+    await new Promise((next) => setTimeout(next));
+  }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   const print = (on) => {
     document.documentElement.classList.toggle("printing", on);

@@ -9,12 +9,12 @@ from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from expunge.finding import Finding
 from expunge.report.charts import chart
 from expunge.report.dots import Dots, dots
 from expunge.report.limits import limits
+from expunge.report.packed import plotly
 from expunge.report.reproduce import as_toml
 from expunge.report.verdict import (
     LEVELS,
@@ -121,7 +121,8 @@ def render(result: Result) -> str:
         references=result.experiment.get("references"),
         style=Markup(read_text("style.css")),  # noqa: S704  # our own file
         script=Markup(read_text("draw.js")),  # noqa: S704  # our own file
-        plotly=Markup(get_plotlyjs()) if charts else None,  # noqa: S704  # the library
+        tables=Markup(read_text("tables.js")),  # noqa: S704  # our own file
+        plotly=plotly() if charts else None,
     )
 
 
