@@ -11,8 +11,8 @@ from expunge.result import Bill, Result, reached
 
 NAMES = (
     "unsir", "unsir_notebook", "finetune", "gradient_ascent", "neggrad_plus", "random_labels",
-    "successive_random_labels", "fisher", "ssd", "lfssd", "catastrophic_forgetting_k", "exact_unlearning_k", "dissolve", "dissolve_data_free",
-    "scrub", "salun", "bad_teacher", "boundary", "amnesiac", "influence",
+    "successive_random_labels", "fisher", "ssd", "lfssd", "catastrophic_forgetting_k", "exact_unlearning_k",
+    "dissolve", "dissolve_data_free", "scrub", "salun", "bad_teacher", "boundary", "amnesiac", "influence",
 )  # fmt: skip
 """Of methods, not all of which there are."""
 PLACES = (
