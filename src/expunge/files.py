@@ -38,18 +38,26 @@ def check_free(path: Path, *, overwrite: bool) -> None:
             nearest existing folder is not writable.
     """
     settle(path)
-    inside = {file.name for file in path.iterdir()} if path.is_dir() else set()
-    if overwrite and inside and not inside & {SUMS, RESULT}:
+    if overwrite and _foreign(path):
         raise OutputError(
             f"expected an earlier result to overwrite, got a folder of other files at {path}: choose another"
         )
-    if not overwrite and (inside or (path.exists() and not path.is_dir())):
+    if not overwrite and path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise OutputError(f"expected nothing at {path}, got an earlier result: choose another, or add --overwrite")
     parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"expected a folder that can be written, got {parent} for {path}")
+
+
+def _foreign(path: Path) -> bool:
+    """Return whether a folder holds something, and nothing that expunge makes."""
+    try:
+        before, inside, after = path.stat().st_ino, set(os.listdir(path)), path.stat().st_ino
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return before == after and bool(inside) and not inside & {SUMS, RESULT}  # or another writer has replaced it
 
 
 def settle(path: Path) -> None:
@@ -223,7 +231,9 @@ def _replace(staging: Path, path: Path) -> None:
                 old.rename(path)
             raise
     _sync(path.absolute().parent)
-    _remove(old)
+    with suppress(FileNotFoundError):
+        old.rename(staging)  # half removed, it must not be taken for one to be put back
+    _remove(staging)
 
 
 def _remove(path: Path) -> None:
