@@ -22,8 +22,8 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from expunge.errors import OutputError
 
-NEW, OLD = "-new-", "-old"
-"""In the hidden name of what is being written, and at the end of that of what is being replaced."""
+NEW, OLD, GONE = "-new-", "-old", "-gone"
+"""In the hidden name of what is being written, and at the end of that of what is being replaced and being removed."""
 SUMS = "SHA256SUMS"
 """Hashes of a folder's files, as ``sha256sum --check`` reads them."""
 RESULT = "result.json"
@@ -77,6 +77,8 @@ def settle(path: Path) -> None:
             if not path.exists():
                 (new if new.exists() else old).rename(path)
             _remove(old)
+    for gone in path.parent.glob(f".{_literal(path.name)}{NEW}*{GONE}"):
+        _remove(gone)
     for left in path.parent.glob(f".{_literal(path.name)}{NEW}????????"):
         with _dead(left) as dead:
             if dead:
@@ -231,9 +233,10 @@ def _replace(staging: Path, path: Path) -> None:
                 old.rename(path)
             raise
     _sync(path.absolute().parent)
+    gone = staging.with_name(staging.name + GONE)
     with suppress(FileNotFoundError):
-        old.rename(staging)  # half removed, it must not be taken for one to be put back
-    _remove(staging)
+        old.rename(gone)  # half removed, it must not be taken for one to be put back
+    _remove(gone)
 
 
 def _remove(path: Path) -> None:

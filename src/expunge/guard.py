@@ -36,7 +36,8 @@ def run_guarded(
 ) -> Forgotten:
     """Let a method make a model forget; as long as that costs too much, start over at half the learning rates.
 
-    Each start is from the original. After `TRIES` of them the last one stands, with what it lost in its events.
+    Each start is from the original. After `TRIES` of them the last one stands, with what it lost in its events; where
+    half the rates cost no less, the rates before stand, with which the method is run once more.
 
     Args:
         method: What to run; the settings that made the new model are in what is returned.
@@ -48,15 +49,19 @@ def run_guarded(
     Raises:
         ExpungeError: As `run_method`.
     """
-    tries = 1
+    before: list[tuple[float, Method]] = []
 
     def again(used: Method, new: nn.Module, here: Runtime) -> Method | None:
-        nonlocal tries
         kept, values = look(used, model, new, parts, runtime), describe(used)
         setting = to_lower(values)
-        if kept is None or not collapsed(kept) or setting is None or tries == TRIES:
+        settled = len(before) == TRIES - 1 or any(used is one for _, one in before)
+        if kept is None or not collapsed(kept) or setting is None or settled:
             return None
-        tries += 1
+        loss = kept.before - kept.after
+        if before and loss >= before[-1][0]:
+            here.cost.events.append(f"{lost(kept, values)}: no less than at twice the rate, and back to that")
+            return before[-1][1]
+        before.append((loss, used))
         here.cost.events.append(f"{lost(kept, values)}: back to the original, and on with half of {setting}")
         return from_mapping(type(used), at_half_rate(to_mapping(used)))
 
