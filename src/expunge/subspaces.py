@@ -51,6 +51,13 @@ def matrix_of(layer: Layer) -> Float[Tensor, "groups outputs width"]:
 
 
 @torch.no_grad()
+def set_matrix(layer: Layer, matrix: Float[Tensor, "groups outputs width"]) -> None:
+    """Let a layer multiply its inputs by a matrix; frozen weights stay."""
+    if layer.weight.requires_grad:
+        layer.weight.copy_(matrix.reshape(layer.weight.shape))
+
+
+@torch.no_grad()
 def multiply_inputs(layer: Layer, matrices: Float[Tensor, "groups width width"]) -> None:
     """Let a layer compute in place ``W M x + b``, so that it sees of every input what a matrix leaves of it.
 
@@ -60,9 +67,7 @@ def multiply_inputs(layer: Layer, matrices: Float[Tensor, "groups width width"])
         layer: The layer.
         matrices: M, one for each group.
     """
-    if layer.weight.requires_grad:
-        product = matrix_of(layer).double() @ matrices.to(layer.weight.device, torch.float64)
-        layer.weight.copy_(product.reshape(layer.weight.shape))
+    set_matrix(layer, matrix_of(layer).double() @ matrices.to(layer.weight.device, torch.float64))
 
 
 @torch.no_grad()
