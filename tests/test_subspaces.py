@@ -88,14 +88,17 @@ def test_layers_that_share_a_module_or_are_not_called_count_as_often_as_they_are
     assert {name: gram.count for name, gram in found.items()} == {"first": 5, "again": 10}
 
 
-def test_a_layer_that_pads_by_itself_is_refused(toy: Toy) -> None:
+def test_a_layer_with_a_way_of_its_own_is_refused_where_it_is_called(toy: Toy) -> None:
     class Padding(nn.Conv2d):
         def forward(self, images: Tensor) -> Tensor:
             return super().forward(functional.pad(images, (1, 1, 1, 1)))
 
+    rows = TakenRows(toy.data.train, np.arange(1))
     model = nn.Sequential(Padding(1, 2, 3), nn.Flatten(), nn.Linear(128, 4))
-    with pytest.raises(ModelError, match="expected a layer 0 that does what its kind does, got 36 inputs for 64"):
-        input_grams(model, TakenRows(toy.data.train, np.arange(1)), toy.runtime.fresh(), stage="grams")
+    with pytest.raises(ModelError, match=r"expected plain linear layers and convolutions, got a Padding \(0\)"):
+        input_grams(model, rows, toy.runtime.fresh(), stage="grams")
+    found = input_grams(model, rows, toy.runtime.fresh(), stage="grams", only="2")
+    assert found["2"].count == 1
 
 
 def test_a_basis_holds_the_share_asked_for_and_no_direction_more() -> None:

@@ -135,23 +135,22 @@ def watched(
     """Hand the inputs of every call of some layers to a function, a part of the batch at a time, outside autocast.
 
     Raises (by the layer's call):
-        ModelError: The layer gives an output for more or fewer inputs than its kind has.
+        ModelError: The layer computes something else of its inputs than its kind says.
     """
 
     def after(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
         def hook(layer: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
             assert isinstance(layer, nn.Linear | nn.Conv2d)  # noqa: S101
+            if type(layer).forward not in (nn.Linear.forward, nn.Conv2d.forward):
+                raise ModelError(
+                    f"expected plain linear layers and convolutions, got a {type(layer).__name__} ({name}), which does "
+                    "something of its own to inputs or weights: choose a method that looks into no layers"
+                )
             positions = output.numel() // (len(output) * layer.weight.shape[0])
             rows = max(1, NUMBERS // (positions * matrix_of(layer)[:, 0].numel()))
             with torch.autocast(output.device.type, enabled=False):
                 for part in given[0].float().split(rows):
-                    inputs = inputs_of(layer, part)
-                    if inputs.shape[1] != len(part) * positions:
-                        raise ModelError(
-                            f"expected a layer {name} that does what its kind does, got {inputs.shape[1]} inputs for "
-                            f"{len(part) * positions} outputs: choose a method that looks into no layers"
-                        )
-                    take(name, inputs)
+                    take(name, inputs_of(layer, part))
 
         return hook
 
