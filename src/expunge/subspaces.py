@@ -210,9 +210,3 @@ def basis(
     # orthogonalised, since rounding leaves something of the old directions in the new ones
     kept: Tensor = torch.linalg.qr(torch.cat([old, directions[:, :added]], dim=1))[0]
     return kept
-
-
-def projection(values: Float[Tensor, "groups width width"], share: float) -> Float[Tensor, "groups width width"]:
-    """Return, for each group, the projection onto the fewest directions that hold a share of the energy."""
-    found = [basis(group, share) for group in values]
-    return torch.stack([directions @ directions.mT for directions in found])
