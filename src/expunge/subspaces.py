@@ -51,6 +51,13 @@ def matrix_of(layer: Layer) -> Float[Tensor, "groups outputs width"]:
 
 
 @torch.no_grad()
+def set_matrix(layer: Layer, matrix: Float[Tensor, "groups outputs width"]) -> None:
+    """Let a layer multiply its inputs by a matrix; frozen weights stay."""
+    if layer.weight.requires_grad:
+        layer.weight.copy_(matrix.reshape(layer.weight.shape))
+
+
+@torch.no_grad()
 def multiply_inputs(layer: Layer, matrices: Float[Tensor, "groups width width"]) -> None:
     """Let a layer compute in place ``W M x + b``, so that it sees of every input what a matrix leaves of it.
 
@@ -60,9 +67,7 @@ def multiply_inputs(layer: Layer, matrices: Float[Tensor, "groups width width"])
         layer: The layer.
         matrices: M, one for each group.
     """
-    if layer.weight.requires_grad:
-        product = matrix_of(layer).double() @ matrices.to(layer.weight.device, torch.float64)
-        layer.weight.copy_(product.reshape(layer.weight.shape))
+    set_matrix(layer, matrix_of(layer).double() @ matrices.to(layer.weight.device, torch.float64))
 
 
 @torch.no_grad()
@@ -130,23 +135,22 @@ def watched(
     """Hand the inputs of every call of some layers to a function, a part of the batch at a time, outside autocast.
 
     Raises (by the layer's call):
-        ModelError: The layer gives an output for more or fewer inputs than its kind has.
+        ModelError: The layer computes something else of its inputs than its kind says.
     """
 
     def after(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
         def hook(layer: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
             assert isinstance(layer, nn.Linear | nn.Conv2d)  # noqa: S101
+            if type(layer).forward not in (nn.Linear.forward, nn.Conv2d.forward):
+                raise ModelError(
+                    f"expected plain linear layers and convolutions, got a {type(layer).__name__} ({name}), which does "
+                    "something of its own to inputs or weights: choose a method that looks into no layers"
+                )
             positions = output.numel() // (len(output) * layer.weight.shape[0])
             rows = max(1, NUMBERS // (positions * matrix_of(layer)[:, 0].numel()))
             with torch.autocast(output.device.type, enabled=False):
                 for part in given[0].float().split(rows):
-                    inputs = inputs_of(layer, part)
-                    if inputs.shape[1] != len(part) * positions:
-                        raise ModelError(
-                            f"expected a layer {name} that does what its kind does, got {inputs.shape[1]} inputs for "
-                            f"{len(part) * positions} outputs: choose a method that looks into no layers"
-                        )
-                    take(name, inputs)
+                    take(name, inputs_of(layer, part))
 
         return hook
 
@@ -206,9 +210,3 @@ def basis(
     # orthogonalised, since rounding leaves something of the old directions in the new ones
     kept: Tensor = torch.linalg.qr(torch.cat([old, directions[:, :added]], dim=1))[0]
     return kept
-
-
-def projection(values: Float[Tensor, "groups width width"], share: float) -> Float[Tensor, "groups width width"]:
-    """Return, for each group, the projection onto the fewest directions that hold a share of the energy."""
-    found = [basis(group, share) for group in values]
-    return torch.stack([directions @ directions.mT for directions in found])

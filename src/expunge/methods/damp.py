@@ -19,6 +19,9 @@ with no parameter. Not known, and chosen here: that the two are multiplied, and 
 is Fisher's linear discriminant, scored by the accuracy of two normal distributions of one covariance, so that means and
 Gram matrices are all it takes; that probe and prototypes see single positions or patches, not means over an image; how
 many rows are read.
+
+Where classes are the corners of a simplex around the origin, each is what the others leave when summed up, and step 2
+finds nothing of its own. Three small networks with layer normalisation, trained on four classes, forgot nothing so.
 """
 
 from dataclasses import dataclass

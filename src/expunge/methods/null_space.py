@@ -18,7 +18,7 @@ and rises from 0.97 to 0.997 over the classes of CIFAR-10, and the last directio
 it is taken. The steps there are plain gradient descent at 0.04; here SGD has momentum 0.9, which goes ten times as far,
 so that the rate is a tenth. A pass has the ten steps that 5,000 rows have in the code's batches of 512, however few
 rows there are. In place of each gradient, the change of the weight is projected, which comes to the same, and to no
-drift by rounding. The code cuts patches without a convolution's stride; here they are the convolution's own. Weights
+drift by rounding. The code cuts patches without a convolution's border and stride; here they are its own. Weights
 that are in no linear layer or convolution stay, as those that PyTorch's ``nn.MultiheadAttention`` keeps for itself.
 """
 

@@ -9,7 +9,8 @@ https://arxiv.org/abs/2312.00761; code https://github.com/sangamesh-kodge/class_
    of all s². So ``P = U diag(weight) Uᵀ`` is near a projection where alpha is large; `alpha_r` is for the retained
    rows, `alpha_f` for the forgotten ones.
 3. What tells them apart. Take ``P_dis = P_f - P_f P_r``: the forgotten space without what it shares with the retained.
-4. Projection. Multiply every layer's weights W to ``W (I - P_dis)ᵀ``. Biases and normalisations stay.
+4. Projection. Multiply every layer's weights W to ``W (I - P_dis)ᵀ``, which is ``W - (W - W P_r) P_f``. Biases and
+   normalisations stay.
 5. Search. Of all pairs of `alpha_r` and `alpha_f`, keep the one whose network has the highest ``retained accuracy *
    (1 - forgotten accuracy)`` on the rows of step 1.
 
@@ -37,7 +38,7 @@ from expunge.network import copy_of
 from expunge.rows import Rows
 from expunge.runtime import Runtime
 from expunge.settings import settings
-from expunge.subspaces import Gram, find_layers, input_grams, multiply_inputs, spectrum
+from expunge.subspaces import Gram, find_layers, input_grams, matrix_of, set_matrix, spectrum
 from expunge.training import Count, predict
 
 Alphas = Annotated[tuple[Annotated[float, Ge(1)], ...], Len(1)]
@@ -99,23 +100,20 @@ def project(
     projected = copy_of(model)
     for name, layer in find_layers(projected).items():
         if name in retained:
-            multiply_inputs(layer, keeping(retained[name], forgotten[name], alpha_r, alpha_f))
+            matrix = matrix_of(layer).detach().to(retained[name][1])
+            apart = matrix - through(matrix, retained[name], alpha_r)
+            set_matrix(layer, matrix - through(apart, forgotten[name], alpha_f))
     return projected
 
 
-def keeping(retained: Spectrum, forgotten: Spectrum, alpha_r: float, alpha_f: float) -> Tensor:
-    """Return ``(I - P_dis)ᵀ`` of step 3, for each group."""
-    shared, own = scaled_projection(retained, alpha_r), scaled_projection(forgotten, alpha_f)
-    whole = torch.eye(own.shape[-1], dtype=own.dtype, device=own.device)
-    return (whole - (own - own @ shared)).mT
-
-
-def scaled_projection(space: Spectrum, alpha: float) -> Float[Tensor, "groups width width"]:
-    """Return P of step 2; of inputs that are all zero, it is zero."""
+def through(
+    matrix: Float[Tensor, "groups outputs width"], space: Spectrum, alpha: float
+) -> Float[Tensor, "groups outputs width"]:
+    """Return a matrix times P of step 2, which is never held; of inputs that are all zero, P is zero."""
     energies, directions = space
     shares = energies / energies.sum(-1, keepdim=True).clamp_min(torch.finfo(energies.dtype).tiny)
     weights = alpha * shares / ((alpha - 1) * shares + 1)
-    return directions * weights[..., None, :] @ directions.mT
+    return matrix @ directions * weights[..., None, :] @ directions.mT
 
 
 def accuracy(model: nn.Module, rows: Rows, runtime: Runtime) -> float:
