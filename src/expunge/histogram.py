@@ -1,6 +1,7 @@
 """Histogram: the shares of rows whose number lies between fixed edges, and what each place is called. No torch."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,7 +10,7 @@ from numpy.typing import ArrayLike
 def places(edges: Sequence[float]) -> tuple[str, ...]:
     """Return the names of the places between edges, ``0 to 0.1``; the last is open, ``over 10``."""
     ends = [f"{edge:.3g}" for edge in edges]
-    return (*(f"{low} to {high}" for low, high in zip(ends, ends[1:], strict=False)), f"over {ends[-1]}")
+    return (*(f"{low} to {high}" for low, high in pairwise(ends)), f"over {ends[-1]}")
 
 
 def shares(values: ArrayLike, edges: Sequence[float]) -> list[float]:

@@ -11,6 +11,8 @@ COLUMNS = 12
 ROWS = 10
 """The most true classes that are shown."""
 OTHERS = "all others"
+NONE = "\u2013"
+"""How a share of exactly nothing is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,7 @@ def _lines(one: Answers, columns: Sequence[int], rest: bool) -> tuple[tuple[str,
         shares = [(counts[index] / total, index == one.label) for index in columns]
         shares += [(max(0.0, 1 - sum(share for share, _ in shares)), False)] if rest else []
         cells = (
-            Cell(text=percent(share) if share else "–", weight=round(100 * share), right=right)
+            Cell(text=percent(share) if share else NONE, weight=round(100 * share), right=right)
             for share, right in shares
         )
         lines.append((role, tuple(cells)))

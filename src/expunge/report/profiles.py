@@ -6,7 +6,7 @@ from dataclasses import replace
 from expunge.finding import Finding, Series
 
 PROFILES = {
-    "similarity/original/": "likeness of features to the original’s (CKA) on rows to forget, by depth",
+    "similarity/original/": "likeness of features to the original\u2019s (CKA) on rows to forget, by depth",
     "similarity/retrained/": "likeness of features to retrained ones (CKA) on rows to forget, by depth",
     "probe/forget_test/": "accuracy of a new linear layer on rows to forget, by depth",
 }
