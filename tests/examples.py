@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from expunge.finding import Finding, Series, finding
-from expunge.result import Bill, Picture, Result, reached
+from expunge.result import Answers, Bill, FeatureMap, Picture, Plane, Result, Views, reached
 
 DIGITS = tuple(str(digit) for digit in range(10))
 EXPERIMENT: dict[str, Any] = {
@@ -124,8 +124,39 @@ def example_result(**changes: Any) -> Result:
         level=reached(findings),
         images=(Picture(kind="noise", label="3", png=noise()),),
         environment={"expunge": "0.1.0", "torch": "2.11.0", "python": "3.12.4", "device": "cpu"},
+        views=example_views(),
     )
     return replace(example, **changes)
+
+
+def example_views() -> Views:
+    """Return where 37 threes go, and maps of them among twenty rows of each other digit."""
+    labels = (*(3,) * 37, *(digit for digit in range(10) if digit != 3 for _ in range(20)))
+
+    def plane(turn: float) -> Plane:
+        places = [(digit + turn, 300 + 90 * (place % 7)) for place, digit in enumerate(labels)]
+        x, y = (tuple(round(far * wave(angle)) for angle, far in places) for wave in (math.cos, math.sin))
+        return Plane(x=x, y=y, spread=0.42)
+
+    return Views(
+        part="forget_test",
+        answers=(
+            Answers(
+                label=3,
+                original=(0, 0, 0, 37, 0, 0, 0, 0, 0, 0),
+                unlearned=(0, 1, 8, 0, 0, 11, 0, 2, 8, 7),
+                retrained=(0.2, 0.8, 7.0, 0.0, 0.0, 11.0, 0.0, 2.0, 9.0, 7.0),
+            ),
+        ),
+        features=FeatureMap(
+            part="forget_test",
+            forgotten=37,
+            labels=labels,
+            original=plane(0.0),
+            unlearned=plane(0.3),
+            retrained=plane(0.5),
+        ),
+    )
 
 
 def changed(name: str, **changes: Any) -> tuple[Finding, ...]:

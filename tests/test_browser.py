@@ -194,11 +194,21 @@ def test_controls_are_marked_and_the_front_is_drawn(opened: Opener) -> None:
 
 def test_hovering_over_a_bar_tells_its_number(opened: Opener) -> None:
     page = opened("report").page
-    page.locator(".plot").first.scroll_into_view_if_needed()
-    bar = page.locator(".plot").first.locator(".barlayer .trace").first.locator("path").first
-    bar.hover(force=True)
-    page.locator(".plot").first.locator(".hovertext").first.wait_for()
-    assert "original 100.0%" in page.locator(".plot").first.locator(".hovertext").first.text_content()
+    plot = page.locator(".charts .plot").first
+    plot.scroll_into_view_if_needed()
+    plot.locator(".barlayer .trace").first.locator("path").first.hover(force=True)
+    plot.locator(".hovertext").first.wait_for()
+    assert "original 100.0%" in plot.locator(".hovertext").first.text_content()
+
+
+def test_hovering_over_a_row_shows_it_in_all_three_maps(opened: Opener) -> None:
+    made = opened("report")
+    middle = made.page.locator(".linked").nth(1)
+    middle.scroll_into_view_if_needed()
+    middle.locator(".scatterlayer .trace").nth(1).locator("path").nth(2).hover(force=True)
+    made.page.locator(".linked .hovertext").nth(2).wait_for()
+    assert made.page.locator(".linked .hovertext").all_text_contents() == ["3, to forget"] * 3
+    assert made.faults == []
 
 
 @pytest.mark.parametrize(("name", "width"), [("hostile", 1280), ("right-to-left", 390), ("hostile comparison", 390)])

@@ -120,12 +120,12 @@ def test_the_page_is_one_file_under_three_megabytes_with_plotly_once() -> None:
 
 def test_a_page_without_charts_carries_no_plotly() -> None:
     findings = tuple(replace(each, series=None) for each in example_findings())
-    assert len(render(example_result(findings=findings))) < 100_000
+    assert len(render(example_result(findings=findings, views=None))) < 100_000
 
 
 def test_the_page_holds_all_parts_in_order(page: Page) -> None:
     headings = [attributes["id"] for tag, attributes in page.elements if tag == "h2"]
-    assert headings == ["facts", "findings", "charts", "pictures", "limits", "again"]
+    assert headings == ["facts", "findings", "look", "charts", "pictures", "limits", "again"]
 
 
 def test_every_finding_stands_in_the_table_and_every_series_in_a_chart(page: Page) -> None:
@@ -133,6 +133,7 @@ def test_every_finding_stands_in_the_table_and_every_series_in_a_chart(page: Pag
     assert len(rows) == len(example_findings())
     assert all(each.name in page.text and each.meaning in page.text for each in example_findings())
     assert sum(attributes.get("class") == "plot" for _, attributes in page.elements) == 4
+    assert sum(attributes.get("class") == "plot linked" for _, attributes in page.elements) == 3
 
 
 def test_no_read_of_what_is_to_be_forgotten_is_said_in_large(page: Page) -> None:

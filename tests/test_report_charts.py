@@ -66,6 +66,7 @@ def test_charts_are_ones_that_plotly_takes() -> None:
         (tuple(map(str, range(0, 20, 5))), "step", True),
         (tuple(map(str, range(13))), "threshold", True),
         (tuple(map(str, range(12))), "threshold", False),
+        (("0", "6", "12"), "accuracy over steps with one row of each forgotten class", True),
         (("1", "nan"), "step", False),
         (("conv1", "head"), "layer", False),
     ],

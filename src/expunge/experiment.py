@@ -49,6 +49,7 @@ from expunge.resume import resumable
 from expunge.runtime import Runtime
 from expunge.settings import build, describe, from_mapping, settings, to_mapping
 from expunge.training import Training, fit
+from expunge.views import look
 
 DEFAULT_AUDITS: tuple[Audit, ...] = (
     Accuracy(),
@@ -300,6 +301,7 @@ def judge(
         level=reached(findings),
         images=pictures,
         environment=environment(str(case.runtime.device)),
+        views=look(case),
     )
 
 

@@ -69,6 +69,58 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What each model calls the rows of one class that were to be forgotten: a row of the confusion matrix.
+
+    Counts by the index of the class named.
+    """
+
+    label: int
+    """Index of the true class."""
+    original: tuple[int, ...]
+    unlearned: tuple[int, ...]
+    retrained: tuple[float, ...]
+    """Mean over the retrained models; empty without any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plane:
+    """Where points lie, in thousandths of the farthest one's distance from the middle along either axis."""
+
+    x: tuple[int, ...]
+    y: tuple[int, ...]
+    spread: float
+    """Share of the features' variance that the two directions hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureMap:
+    """What the head reads of the same rows in three models, each drawn in its own two principal directions."""
+
+    part: str
+    """Which part the first points, those to be forgotten, are of; the others are of ``retain_test``."""
+    forgotten: int
+    """How many of the points, the first ones, are rows to be forgotten."""
+    labels: tuple[int, ...]
+    """Index of the class of each point."""
+    original: Plane
+    unlearned: Plane
+    retrained: Plane | None
+    """Of the first retrained model; None without one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """What is to be looked at beside the findings."""
+
+    part: str
+    """Which rows to be forgotten the answers are to."""
+    answers: tuple[Answers, ...]
+    features: FeatureMap | None
+    """None where a model gives no features, or too few rows are there."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """What forgetting leaves beside the model that it made, for the audit to quote: ``forget.json``."""
 
@@ -100,6 +152,8 @@ class Result:
     level: Level
     images: tuple[Picture, ...]
     environment: dict[str, str]
+    views: Views | None = None
+    """None in a result of an earlier version."""
     schema: Literal[1] = 1
 
     def to_json(self) -> str:

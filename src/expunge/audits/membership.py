@@ -45,12 +45,20 @@ from torch import Tensor
 from expunge.audits import prediction
 from expunge.case import Case, Evidence
 from expunge.data import Part
-from expunge.finding import Finding
+from expunge.finding import Finding, Series
+from expunge.histogram import places, shares
 from expunge.settings import settings
 from expunge.training import Count
 
 Scores = Float[np.ndarray, "_"]
 """One number per row, of as many rows as there are."""
+LOSSES = (0.0, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Edges of the histograms of losses, in nats: narrow where rows lie that were trained on."""
+HISTOGRAMS = {
+    "membership/loss/accuracy": (0, "training rows to forget"),
+    "membership/loss/auc": (1, "unseen rows of the same classes"),
+}
+"""Which group of rows is drawn with which finding, so that the two stand side by side."""
 Score = Callable[[Tensor, Tensor], Scores]
 
 
@@ -159,7 +167,13 @@ class Membership:
 
         rows = {"forget": len(case.original.labels["forget"]), f"the same classes in {part}": int(same.sum())}
         ranked = scores if attack is folded_auc and all(rows.values()) else None
-        return self._measure(case, name, lambda evidence: attack(*scores(evidence)), rows, meaning, ranked=ranked)
+        drawn = HISTOGRAMS.get(name) if all(rows.values()) else None
+        series = drawn and case.series(
+            places(LOSSES), f"share of {drawn[1]} by loss, in nats", lambda one: shares(scores(one)[drawn[0]], LOSSES)
+        )
+        return self._measure(
+            case, name, lambda evidence: attack(*scores(evidence)), rows, meaning, ranked=ranked, series=series
+        )
 
     def _measure(
         self,
@@ -170,6 +184,7 @@ class Membership:
         meaning: str,
         note: str | None = None,
         ranked: Callable[[Evidence], tuple[Scores, Scores]] | None = None,
+        series: Series | None = None,
     ) -> Finding:
         few = [f"{count or 'no'} rows in {where}" for where, count in rows.items() if count < self.min_rows]
         notes = [note] if note else []
@@ -188,6 +203,7 @@ class Membership:
             limits=(0.0, 1.0),
             step=case.row("forget"),
             ranked=ranked,
+            series=series,
         )
 
 

@@ -34,7 +34,11 @@ from expunge.bootstrap import Values
 from expunge.case import Case, Evidence
 from expunge.data import Part
 from expunge.finding import Finding
+from expunge.histogram import places, shares
 from expunge.settings import settings
+
+PLACES = 12
+"""Places of the histogram of entropies, from 0 to that of an even guess."""
 
 
 @settings
@@ -84,6 +88,7 @@ class Prediction:
 
     def _entropy(self, part: Part, case: Case) -> Finding:
         missing = case.missing(part)
+        edges = [math.log(len(case.split.label_names)) * step / PLACES for step in range(PLACES)]
         return case.measure(
             f"prediction/entropy/{part}",
             lambda evidence: None if missing else float(entropy(evidence.logits[part]).mean()),
@@ -92,6 +97,13 @@ class Prediction:
             "model that never learned them gives the forgetting away.",
             higher="oblivion",
             note=missing,
+            series=None
+            if missing
+            else case.series(
+                places(edges),
+                f"share of {part} by entropy, in nats",
+                lambda evidence: shares(entropy(evidence.logits[part]).numpy(), edges),
+            ),
             limits=(0.0, math.log(len(case.split.label_names))),
             rows=lambda evidence: entropy(evidence.logits[part]).numpy(),
         )

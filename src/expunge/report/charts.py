@@ -72,7 +72,7 @@ def is_curve(series: Series) -> bool:
     except ValueError:
         return False
     axis = series.axis.lower()
-    return numeric and "class" not in axis and (len(series.x) > 12 or "step" in axis)
+    return numeric and ("step" in axis or ("class" not in axis and len(series.x) > 12))
 
 
 def for_script(json: str) -> Markup:

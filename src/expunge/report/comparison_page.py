@@ -101,7 +101,7 @@ def _row(one: Standing) -> Row:
         rank="control" if one.control else NO_RANK if one.rank is None else str(one.rank),
         cells=(
             Cell(text=percent(passed.mean), key=passed.mean, below=_interval(passed, percent)),
-            Cell(text=", ".join(f"{count} {level}" for level, count in reached.items()), key=mean_level),
+            Cell(text=", ".join(f"{count}\u00a0{level}" for level, count in reached.items()), key=mean_level),
             Cell(text=points(kept.mean), key=kept.mean, below=f"worst {points(worst)}"),
             Cell(text=percent(time.median), key=time.median, below=f"{percent(time.low)} to {percent(time.high)}"),
             Cell(

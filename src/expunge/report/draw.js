@@ -29,6 +29,22 @@
     await draw(place);
     await new Promise((next) => setTimeout(next));
   }
+  // one row is the same point in every map; what a map shows because another asked for it asks no further
+  const linked = places.filter((place) => place.classList.contains("linked"));
+  let asking = false;
+  const others = (place, act) => {
+    if (asking) return;
+    asking = true;
+    linked.filter((other) => other !== place).forEach(act);
+    asking = false;
+  };
+  linked.forEach((place) => {
+    place.on("plotly_hover", ({ points }) => {
+      const same = points.map(({ curveNumber, pointNumber }) => ({ curveNumber, pointNumber }));
+      others(place, (other) => Plotly.Fx.hover(other, same));
+    });
+    place.on("plotly_unhover", () => others(place, (other) => Plotly.Fx.unhover(other)));
+  });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   const print = (on) => {
     document.documentElement.classList.toggle("printing", on);

@@ -12,9 +12,12 @@ from markupsafe import Markup
 
 from expunge.finding import Finding
 from expunge.report.charts import chart
+from expunge.report.destinations import destinations
 from expunge.report.dots import Dots, dots
 from expunge.report.limits import limits
+from expunge.report.maps import caption, maps
 from expunge.report.packed import plotly
+from expunge.report.profiles import profiles
 from expunge.report.reproduce import as_toml
 from expunge.report.verdict import (
     LEVELS,
@@ -99,7 +102,9 @@ def render(result: Result) -> str:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     environment.filters |= {"label": label, "clip": clip, "count": count, "seconds": seconds}
     forgotten = forgotten_classes(result)
-    charts = [one for finding in result.findings if (one := chart(finding, forgotten)) is not None]
+    drawn = [*result.findings, *profiles(result.findings)]
+    charts = [one for finding in drawn if (one := chart(finding, forgotten)) is not None]
+    shown = maps(result)
     return environment.from_string(read_text("page.html.j2")).render(
         result=result,
         verdict=_tight(verdict(result)),
@@ -113,6 +118,9 @@ def render(result: Result) -> str:
         reads=_reads(result),
         groups=_groups(result),
         charts=charts,
+        maps=shown,
+        maps_of=caption(result),
+        destinations=destinations(result),
         pictures=[(clip(p.kind), p.label, p.png) for p in result.images if _is_png(p.png)],
         unreadable=sum(not _is_png(picture.png) for picture in result.images),
         limits=limits(result),
@@ -122,7 +130,7 @@ def render(result: Result) -> str:
         style=Markup(read_text("style.css")),  # noqa: S704  # our own file
         script=Markup(read_text("draw.js")),  # noqa: S704  # our own file
         tables=Markup(read_text("tables.js")),  # noqa: S704  # our own file
-        plotly=plotly() if charts else None,
+        plotly=plotly() if charts or shown else None,
     )
 
 
