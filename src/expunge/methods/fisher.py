@@ -13,9 +13,15 @@ Code: https://github.com/AdityaGolatkar/SelectiveForgetting.
 
 Reads: retain.
 
+Caps, tens, the `alpha` of 1e-6 and step 3 (1e-4 there, times ten for the head) are those of the code, checked against
+its notebook, ``Forgetting.ipynb``; it has other values of `alpha` for other experiments.
+
 Differences from the paper: its noise has the variance ``alpha / sqrt(F)``, its code has ``alpha / F``, which is done
-here, caps, tens and step 3 included. Step 3 only lowers the output of a class, where others are above zero;
-`forget_head = false` leaves the noise alone.
+here. Step 3 only lowers the output of a class, where others are above zero; `forget_head = false` leaves the noise
+alone.
+
+Differences from the code: it takes any weight with as many outputs as there are classes for one of the head; here the
+head is the last linear layer.
 """
 
 from typing import ClassVar

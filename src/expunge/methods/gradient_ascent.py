@@ -9,9 +9,13 @@ little.
 
 Reads: forget.
 
-Differences from the paper: it gives no rate and no number of passes. The defaults are those with which Jia et al.,
-"Model Sparsity Can Simplify Machine Unlearning", https://arxiv.org/abs/2304.04934, forget a class of CIFAR-10; momentum
-is Nesterov's.
+Defaults: of Golatkar et al. no rate and no number of passes could be found, in their published code neither
+(https://github.com/AdityaGolatkar/SelectiveForgetting has the step, and no call of it). These are of Jia et al., "Model
+Sparsity Can Simplify Machine Unlearning", https://arxiv.org/abs/2304.04934, as the instructions and the default
+arguments of https://github.com/OPTML-Group/Unlearn-Sparse give them for the 4,500 training rows of one class of
+CIFAR-10: 5 passes at 1e-4 in batches of 256, momentum 0.9, weight decay 5e-4.
+
+Differences from that code: momentum is Nesterov's.
 """
 
 from typing import ClassVar

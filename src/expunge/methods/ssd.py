@@ -18,13 +18,14 @@ the same for any share; among a hundred classes 10 times all is 11 times the ret
 paper does, and refuses an `alpha` that no weight can be above.
 
 The code has an `alpha` of 10 for a ResNet-18 and of 5 for a ViT, with a `dampening` of 1, and for faces 50 and 0.1. The
-default is the lower one: on the digits 10 leaves up to half of what is to be forgotten, 5 a seventh. The code squares
-the gradient of each batch's mean loss, where the paper's Fisher information has each row's own, and its batches are
-each of one class, or two, as its rows are in the order of their classes. The paper's numbers come from there, and on
-the digits more is forgotten so: it is the default; `fisher = "rows"` does as the paper says.
+default is the lower one: on the digits 10 leaves up to half of what is to be forgotten, 5 a seventh.
 
-Differences from the code: a weight of the mean of both parts is by their rows, so that no batch is of both; where
-single rows are forgotten, batches are drawn at random, as the code does too.
+The code squares the gradient of each batch's mean loss, where the paper's Fisher information has each row's own, and
+its batches are each of one class, or two, as its rows are in the order of their classes. The paper's numbers come from
+there, and on the digits more is forgotten so: it is the default; `fisher = "rows"` does as the paper says.
+
+Differences from the code: the importance to all rows is the mean over both parts by their rows, so that no batch is of
+both; where single rows are forgotten, all batches are drawn at random.
 """
 
 from typing import ClassVar, Literal
