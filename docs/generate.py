@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"
 RESULTS = {"digits": "methods-digits.json", "CIFAR-10": "methods-cifar10.json"}
 """Data sets, and the files of benchmarks/results that say what every method did on them."""
-STATUSES = ("reproduced", "not reproduced", "no public number")
+STATUSES = ("reproduced", "not reproduced", "not tried", "no public number")
 """How the paragraph `Reproduction:` of a method's file may begin."""
 TUNED = ", tuned"
 HEAD = """# Methods
@@ -99,12 +99,10 @@ def reproduction(one: Entry) -> tuple[str, str]:
     """Return whether a method was reproduced and the words after that, from the paragraph of its file that says so.
 
     Raises:
-        ValueError: The paragraph says something else than is foreseen.
+        ValueError: There is no such paragraph, or it says something else than is foreseen.
     """
     told = re.search(r"^Reproduction: (.*?)(?:\n\n|\Z)", one.about, re.MULTILINE | re.DOTALL)
-    if told is None:
-        return "not tried", ""
-    words = " ".join(told[1].split()).removesuffix(".")
+    words = " ".join(told[1].split()).removesuffix(".") if told else ""
     status = next((each for each in STATUSES if words.startswith(each)), None)
     if status is None:
         raise ValueError(f"expected 'Reproduction: ' and one of {STATUSES} in {one.name}, got {words!r}")

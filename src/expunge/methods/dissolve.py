@@ -28,6 +28,8 @@ Reads: retain. `dissolve_data_free` does the same on rows that it makes up.
 
 Where the head has as many retained classes as features or more, S is all there is, nothing can fade, and only
 `neighbours` acts.
+
+Reproduction: no public number. It is ours.
 """
 
 import copy

@@ -9,6 +9,8 @@ all there is; no row of any kind is read.
 2. Dissolve. What `dissolve` does on its subset of retained rows is done on these.
 
 Reads: nothing.
+
+Reproduction: no public number. It is ours.
 """
 
 from dataclasses import field

@@ -8,6 +8,8 @@ because the class is absent while the weights move fast.
 
 Reads: retain. Source: "fine-tuning" in Golatkar et al., https://arxiv.org/abs/1911.04933; as a control of UNSIR it
 is ours.
+
+Reproduction: no public number. As a control it is ours.
 """
 
 from dataclasses import fields

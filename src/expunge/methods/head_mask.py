@@ -7,6 +7,8 @@ this pass audits nothing.
 
 Reads: nothing. Source: known as head distillation or logit masking; discussed in "Are We Truly Forgetting?",
 https://arxiv.org/abs/2503.06991, and in the information difference index, https://arxiv.org/abs/2405.17878.
+
+Reproduction: no public number. It is a control.
 """
 
 from typing import Annotated, ClassVar

@@ -26,6 +26,9 @@ there, and on the digits more is forgotten so: it is the default; `fisher = "row
 
 Differences from the code: the importance to all rows is the mean over both parts by their rows, so that no batch is of
 both; where single rows are forgotten, all batches are drawn at random.
+
+Reproduction: not tried at the size of its authors, which takes a GPU. On small data it was measured beside all others:
+the tables of ``docs/methods.md``.
 """
 
 from typing import ClassVar, Literal
