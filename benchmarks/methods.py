@@ -8,7 +8,8 @@
 3. With ``--request rows`` one training row in twenty, drawn at random, is to be forgotten in the place of a class, with
    each method's own settings: how to tune for that is not known without rows that no model has seen.
 
-A method that refuses or diverges is named with its words; it is in no mean.
+A method that refuses or diverges is named with its words; it is in no mean. With `--methods` only these are measured,
+and what the file already says of others stays.
 
     python benchmarks/methods.py --data digits --classes 1 3 8 --out benchmarks/results/methods-digits.json
     python benchmarks/methods.py --data digits --request rows --out benchmarks/results/methods-digits-rows.json
@@ -19,7 +20,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,10 @@ HELD_OUT_NAME = "held-out retrained"
 LEVELS = ("L0", "L1", "L2")
 
 
-def methods_for(world: World) -> dict[str, Method]:
-    """Return all methods with their own settings; those that train a network from scratch do so as the world does."""
+def methods_for(world: World, chosen: Sequence[str]) -> dict[str, Method]:
+    """Return methods with their own settings; those that train a network from scratch do so as the world does."""
     made: dict[str, Method] = {}
-    for name in names("methods"):
+    for name in chosen:
         method = build("methods", {"name": name})
         made[name] = Retrain(training=world.training) if isinstance(method, Retrain) else method
     return made
@@ -150,6 +151,19 @@ def show(summary: Mapping[str, Mapping[str, Any]]) -> None:
         )
 
 
+def earlier(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the file says of methods that are not measured now; nothing if all are."""
+    if not arguments.methods or not arguments.out.exists():
+        return {"command": [], "methods": {}, "tuning": {}, "rows": []}
+    record = json.loads(arguments.out.read_text())
+    again = {*arguments.methods, *(name + TUNED for name in arguments.methods)}
+    left = {
+        part: {name: one for name, one in record[part].items() if name not in again} for part in ("methods", "tuning")
+    }
+    rows = [row for row in record["rows"] if row["method"] not in again]
+    return {"command": [record["command"]], **left, "rows": rows}
+
+
 def requests(arguments: argparse.Namespace, world: World) -> list[Request]:
     """Return what is to be forgotten: each class by itself, or one row in twenty."""
     if arguments.request == "classes":
@@ -164,6 +178,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=("digits", "cifar10"), required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--methods", nargs="+", choices=names("methods"), help="only these; all if left out")
     parser.add_argument("--request", choices=("classes", "rows"), default="classes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--classes", type=int, nargs="+", default=[1, 3, 8])
@@ -188,21 +203,24 @@ def main() -> None:
     if arguments.request == "classes" and arguments.tuning_class in arguments.classes:
         sys.exit("expected a tuning class that nothing is measured on")
     world = open_world(arguments)
-    methods = methods_for(world)
+    methods = methods_for(world, arguments.methods or names("methods"))
+    kept = earlier(arguments)
     tuned: dict[str, Any] = {}
     if arguments.request == "classes":
         tuned = tune_all(world, methods, arguments.tuning_class, arguments.tuning_seed, arguments.trials)
     ready = {name + TUNED: build("methods", one["method"]) for name, one in tuned.items() if one.get("best")}
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = kept["rows"]
+    known = {row["method"] for row in rows}
     for request in requests(arguments, world):
         for seed in arguments.seeds:
-            rows += measure(world, methods | ready, request, seed, arguments.references)
+            measured = measure(world, methods | ready, request, seed, arguments.references)
+            rows += [row for row in measured if row["method"] not in known]
             summary = summarise(rows)
             record = {
-                "command": "python " + " ".join(sys.argv),
+                "command": "; ".join([*kept["command"], "python " + " ".join(sys.argv)]),
                 "environment": environment("cpu") | {"threads": str(torch.get_num_threads())},
-                "methods": {name: describe(method) for name, method in (methods | ready).items()},
-                "tuning": tuned,
+                "methods": kept["methods"] | {name: describe(method) for name, method in (methods | ready).items()},
+                "tuning": kept["tuning"] | tuned,
                 "summary": summary,
                 "rows": rows,
             }

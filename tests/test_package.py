@@ -5,11 +5,15 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import expunge
+from expunge import adapters, tuning
+from expunge.errors import SettingsError
 
 SOURCE = Path(expunge.__file__).parent
 ALLOWED = {
@@ -37,7 +41,7 @@ ALLOWED = {
     "access": {"data", "errors", "rows"},
     "others": {"access"},
     "synthesis": {"network", "runtime"},
-    "adapters": {"network", "runtime"},
+    "adapters": {"errors", "network", "runtime"},
     "importance": {"network", "rows", "runtime"},
     "distillation": {"network", "runtime"},
     "gradients": {"importance", "network", "rows", "runtime"},
@@ -50,6 +54,7 @@ ALLOWED = {
         "data",
         "errors",
         "finding",
+        "histogram",
         "rows",
         "runtime",
         "settings",
@@ -177,3 +182,26 @@ def test_files_can_be_read_in_one_sitting() -> None:
 def test_modules_can_each_be_imported_first() -> None:
     for name in ("settings", "methods.unsir", "audits.accuracy", "checkpoint", "experiment"):
         assert importlib.import_module(f"expunge.{name}")
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "asked"), [("peft", "lora", adapters._peft), ("optuna", "tune", tuning._optuna)]
+)
+def test_an_extra_that_is_missing_is_told_in_one_line(
+    package: str, extra: str, asked: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asked()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SettingsError, match=rf"pip install 'expunge\[{extra}\]'$"):
+        asked()
+
+
+def test_without_extras_the_package_imports_none_of_them() -> None:
+    required = " ".join(tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())["project"]["dependencies"])
+    extras = {"captum", "mkdocs", "optuna", "peft", "ray", "transformers"}
+    assert not {name for name in extras if name in required}
+    for file in SOURCE.rglob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & extras, file.name

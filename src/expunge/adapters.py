@@ -5,6 +5,7 @@ Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", https://arxiv.o
 changed.
 """
 
+import importlib
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from expunge.errors import SettingsError
 from expunge.network import copy_of
 from expunge.runtime import Runtime
 
@@ -80,10 +82,12 @@ def adapt(
         scale: Factor of the update, which is LoRA's alpha over the rank.
         dropout: Share of an adapter's inputs that are dropped while it is trained.
         stream: Random stream of the numbers that A starts with.
-    """
-    from peft import LoraConfig, LoraModel  # takes seconds, and what else a program does needs none of it
 
-    config = LoraConfig(
+    Raises:
+        SettingsError: peft is not installed.
+    """
+    peft = _peft()
+    config = peft.LoraConfig(
         r=rank,
         lora_alpha=scale * rank,
         lora_dropout=dropout,
@@ -91,7 +95,20 @@ def adapt(
         target_modules="|".join(re.escape(name) for name in layers),
     )
     with runtime.seeded(stream):
-        return LoraModel(copy_of(model).to(runtime.device), config, ADAPTER)
+        adapted: LoraModel = peft.LoraModel(copy_of(model).to(runtime.device), config, ADAPTER)
+    return adapted
+
+
+def _peft() -> Any:
+    """Return peft, which takes seconds to import and is there for this alone.
+
+    Raises:
+        SettingsError: It is not installed.
+    """
+    try:
+        return importlib.import_module("peft")
+    except ImportError as error:
+        raise SettingsError(f"expected peft for adapters, got: {error}: pip install 'expunge[lora]'") from None
 
 
 def merged(adapted: "LoraModel", model: nn.Module) -> nn.Module:

@@ -21,6 +21,8 @@ but for the head, count as filters.
 
 What it takes: steps. The paper's five passes over CIFAR-10 are 1,760 of them; on a small set lower the batch size.
 
+Needs peft: ``pip install 'expunge[lora]'``.
+
 Reproduction: not reproduced. The paper finds that it forgets as wholly as fine-tuning and keeps more. On small data it
 leaves more of the class and costs more than `finetune` does, for want of steps: the tables of ``docs/methods.md``. At
 the paper's size (ResNet-50 on CIFAR-10) it was not tried.

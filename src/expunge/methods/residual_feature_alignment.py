@@ -18,6 +18,8 @@ head among them), the distance, the number of rows of each kind in a step and al
 paper's. A residual of zero in every layer keeps every feature, so that no teacher is run beside the network. Batch
 normalisation keeps its statistics, and nothing is dropped, so that the residual is all that changes a feature.
 
+Needs peft: ``pip install 'expunge[lora]'``.
+
 Reproduction: not tried. A reconstruction cannot reproduce. On small data it was measured beside all others: the tables
 of ``docs/methods.md``.
 """
