@@ -191,12 +191,13 @@ def _watch(
     for handle in handles:
         handle.remove()
     whole = {key: runtime.gather(torch.cat(values), len(rows), batch_size) for key, values in parts.items()}
+    dtype = next(model.parameters()).dtype  # autocast leaves some of what it gives in half precision
     return _Seen(
         calls=calls,
-        inputs={HEAD: whole[f"in {HEAD}"].float()},
+        inputs={HEAD: whole[f"in {HEAD}"].to(dtype)},
         outputs={name: output for name, (_, output) in now.items()}
-        | {name: whole[f"out {name}"].float() for name in wanted},
-        logits=whole["logits"].float(),
+        | {name: whole[f"out {name}"].to(dtype) for name in wanted},
+        logits=whole["logits"].to(dtype),
         labels=whole["labels"],
         input_size=shape,
     )
@@ -226,7 +227,7 @@ def _check(found: Cut, logits: Tensor, last: str, batch_size: int) -> None:
     """Check that the tail computes what the network does, and freeze the weights that play no part in it."""
     again = found.tail(found.stored[:batch_size])
     same = again.shape == logits[:batch_size].shape
-    if not same or not torch.allclose(again.float(), logits[:batch_size], rtol=TOLERANCE, atol=TOLERANCE):
+    if not same or not torch.allclose(again, logits[:batch_size], rtol=TOLERANCE, atol=TOLERANCE):
         raise ModelError(
             f"expected units that follow each other and end in the head, got others around {last!r}: "
             "choose a method that cuts no network"

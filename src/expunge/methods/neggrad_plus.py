@@ -9,8 +9,8 @@ https://arxiv.org/abs/2302.09880, as a stronger baseline than `gradient_ascent`;
 Reads: retain and forget.
 
 Differences from the code: a batch is a random choice of both kinds, half of each on average (the code takes 32 retained
-rows and 16 forgotten ones), and each kind counts by its mean all the same; SGD has Nesterov momentum of 0.9, with which
-a rate of 0.001 goes as fast as the code's 0.01 without.
+rows and 16 forgotten ones), and each row counts as in a batch of half and half; SGD has Nesterov momentum of 0.9, with
+which a rate of 0.001 goes as fast as the code's 0.01 without.
 
 Reproduction: not tried at the size of its authors, which takes a GPU. On small data, with its own settings, it forgets
 next to nothing, for want of steps: the tables of ``docs/methods.md``.
@@ -77,13 +77,23 @@ class NeggradPlus:
         """Return the loss of step 2. The label of a row to forget is its class plus the number of classes."""
         classes = logits.shape[1]
         losses = functional.cross_entropy(logits, labels % classes, reduction="none")
-        to_forget = labels >= classes
-        return self.weight * mean_of(losses, ~to_forget) - (1 - self.weight) * mean_of(losses, to_forget)
+        return mean_of_both(self.weight * losses, -(1 - self.weight) * losses, labels >= classes)
 
 
-def mean_of(values: Float[Tensor, " rows"], chosen: Bool[Tensor, " rows"]) -> Tensor:
-    """Return the mean of some values; of none it is zero."""
-    return (values * chosen).sum() / chosen.sum().clamp_min(1)
+def mean_of_both(
+    retained: Float[Tensor, " rows"], forgotten: Float[Tensor, " rows"], to_forget: Bool[Tensor, " rows"]
+) -> Tensor:
+    """Return the mean loss of retained rows plus that of forgotten ones, as far as a batch can tell.
+
+    Each row counts as in a batch that has as many of one kind as of the other. On average all have; and what is a mean
+    over rows is the same however a batch is shared out over processes.
+
+    Args:
+        retained: The loss of each row if it is a retained one.
+        forgotten: That if it is to be forgotten.
+        to_forget: What it is.
+    """
+    return 2 * torch.where(to_forget, forgotten, retained).mean()
 
 
 def repeated(rows: Rows, count: int, generator: torch.Generator) -> Rows:

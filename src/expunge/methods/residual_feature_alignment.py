@@ -39,7 +39,7 @@ from expunge.adapters import ADAPTER, adapt, adaptable_layers, merged
 from expunge.data import Part
 from expunge.errors import ModelError
 from expunge.importance import total
-from expunge.methods.neggrad_plus import mean_of, repeated
+from expunge.methods.neggrad_plus import mean_of_both, repeated
 from expunge.rows import JoinedRows, RelabelledRows, Rows
 from expunge.runtime import Runtime, count_batches
 from expunge.settings import settings
@@ -98,7 +98,7 @@ class ResidualFeatureAlignment:
     ) -> Tensor:
         """Return the loss of step 3, from what an `Alignment` gives and whether each row is to be forgotten."""
         residual, shift = distances.unbind(dim=1)
-        return mean_of(residual, to_forget == 0) + self.weight * mean_of(shift, to_forget == 1)
+        return mean_of_both(residual, self.weight * shift, to_forget == 1)
 
 
 class Alignment(nn.Module):
