@@ -291,6 +291,7 @@ def judge(
         pictures: What the method left to show.
     """
     findings = [*scores, *(finding for audit in audits for finding in _ask(audit, case))]
+    case.runtime.tracking.findings(findings)
     return Result(
         experiment=dict(told),
         label_names=case.split.label_names,

@@ -93,6 +93,7 @@ def run_method(
                 f"{name}, {say(parts)}: expected finite weights, got NaN or infinity in {weight_name!r}"
             )
     rows = len(parts["retain"]) + len(parts["forget"])
+    runtime.tracking.cost(runtime.cost.seconds, runtime.cost.flops)
     return Forgotten(
         model=new.to(device_of(model)),
         method=describe(method),
