@@ -40,6 +40,7 @@ def test_maps_show_the_same_rows_and_change_nothing() -> None:
     for plane in (told.original, told.unlearned, told.retrained):
         assert len(plane.x) == len(plane.y) == 36
         assert max(map(abs, (*plane.x, *plane.y))) == 1000
+        assert plane.spread is not None
         assert 0 < plane.spread <= 1
 
 

@@ -23,6 +23,7 @@ from expunge.runtime import Runtime
 from expunge.settings import describe, from_mapping
 from expunge.stages import RECORD, load_for
 from expunge.training import Training
+from expunge.views import View, check_views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,8 @@ class AuditPlan:
     """The result's ``experiment``."""
     out: Path
     overwrite: bool
+    views: Sequence[View] = ()
+    """What to draw besides."""
 
 
 def plan_audit(
@@ -61,6 +64,7 @@ def plan_audit(
     references: int = 0,
     stacked: int = 0,
     builder: str | None = None,
+    views: Sequence[View] = (),
 ) -> AuditPlan:
     """Check everything that can be checked before an audit.
 
@@ -77,10 +81,12 @@ def plan_audit(
         references: So many further models are to be trained as the original was, or found in the cache.
         stacked: So many of them at once, or one by one if 0.
         builder: The user's own code that builds the networks, where their folders name such.
+        views: What to draw besides.
 
     Raises:
         ExpungeError: Something that the caller can put right.
     """
+    check_views(views)
     check_free(out, overwrite=overwrite)
     places = (original_dir, unlearned_dir, *retrained_dirs)
     original, unlearned, *given = (load_model(place, builder=builder) for place in places)
@@ -100,6 +106,7 @@ def plan_audit(
         "audits": [describe(audit) for audit in audits],
         "references": references + len(given),
         "stacked": stacked,
+        **({"views": list(views)} if views else {}),
         "seed": seed,
     }
     if record and record.experiment["request"] != told["request"]:
@@ -119,6 +126,7 @@ def plan_audit(
         told=told,
         out=out,
         overwrite=overwrite,
+        views=views,
     )
 
 
@@ -142,7 +150,7 @@ def audit_folders(
             grown = grow(plan.recipe, plan.references, runtime, cache=cache, workers=workers)
         retrained = [*(other.model for other in plan.given), *(member.model for member in grown)]
         case = open_case(plan.parts, plan.original.model, plan.unlearned.model, retrained, runtime)
-        result = judge(case, audits, plan.told, pictures=record.images if record else ())
+        result = judge(case, audits, plan.told, pictures=record.images if record else (), views=plan.views)
         if record:
             result = replace(result, cost=with_retraining(record.cost, grown), access=record.access)
         write_text(plan.out, result.to_json(), overwrite=plan.overwrite)

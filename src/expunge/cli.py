@@ -33,7 +33,9 @@ from expunge.options import (
     SeedOption,
     SetOption,
     StackedOption,
+    ViewsOption,
     cache_of,
+    listed,
     printable,
     tell_dry_run,
     tell_result,
@@ -78,17 +80,16 @@ def demo(
     machine: Machine,
     out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("runs/demo"),
     seed: SeedOption = 0,
+    views: ViewsOption = None,
     no_cache: NoCacheOption = False,
     overwrite: OverwriteOption = False,
     require: RequireOption = None,
 ) -> None:
     """Make a network trained on real digits forget the threes, audit it and write the report."""
-    from dataclasses import replace
-
-    from expunge.experiment import Experiment
+    from expunge.experiment import experiment_from
     from expunge.experiment import run as run_experiment
 
-    experiment = replace(Experiment(), seed=seed)
+    experiment = experiment_from({"seed": seed, **listed(views=views)})
     runtime = machine.runtime(context, seed)
     result = run_experiment(experiment, runtime, out, overwrite=overwrite, cache=cache_of(no_cache))
     tell_result(context, result, require, [out / "result.json", out / "report.html"])
@@ -103,6 +104,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder to make; runs/NAME if not given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random streams, in place of the file's.")] = None,
     assignments: SetOption = None,
+    views: ViewsOption = None,
     no_cache: NoCacheOption = False,
     jobs: JobsOption = None,
     backend: BackendOption = "local",
@@ -120,7 +122,7 @@ def run(
     from expunge.settings import from_assignments, from_toml, merge, read_text
 
     values = merge(from_toml(read_text(experiment)), from_assignments(assignments or []))
-    chosen = experiment_from(values)
+    chosen = experiment_from(values | listed(views=views))
     chosen = chosen if seed is None else replace(chosen, seed=seed)
     chosen = chosen if stacked is None else replace(chosen, stacked=stacked)
     folder = out or Path("runs") / experiment.stem
@@ -246,6 +248,10 @@ def audit(
     ] = 0,
     classes: ClassesOption = None,
     rows: RowsOption = None,
+    audits: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Audits, separated by commas; see `expunge list audits`.")
+    ] = None,
+    views: ViewsOption = None,
     network: BuilderOption = None,
     seed: SeedOption = 0,
     assignments: SetOption = None,
@@ -259,32 +265,34 @@ def audit(
     """Audit an unlearned model beside its original and retrained ones. --set: dataset.KEY."""
     from expunge.auditing import audit_folders, plan_audit
     from expunge.dry_run import rehearse_audit
-    from expunge.experiment import DEFAULT_AUDITS
+    from expunge.experiment import experiment_from
     from expunge.forgetting import say
     from expunge.settings import build, from_assignments, sort_out
 
     if retrained and references:
         raise SettingsError(f"expected --retrained or --references, got both ({len(retrained)} and {references})")
     chosen = sort_out(from_assignments(assignments or []), home=None, tables=("dataset",))
+    asked = experiment_from(listed(audits=audits, views=views))
     plan = plan_audit(
         original,
         unlearned,
         retrained or [],
         _request(classes, rows),
         build("datasets", {"name": data} | chosen["dataset"]),
-        DEFAULT_AUDITS,
+        asked.audits,
         out,
         seed=seed,
         overwrite=overwrite,
         references=references,
         stacked=stacked or 0,
         builder=network,
+        views=asked.views,
     )
     runtime, cache = machine.runtime(context, seed), cache_of(references == 0)
     if dry_run:
         tell_dry_run(context, f"audit, {say(plan.parts)}", rehearse_audit(plan, runtime, cache), audits=True)
         return
-    result = audit_folders(plan, DEFAULT_AUDITS, runtime, cache=cache, workers=workers_of(jobs, backend))
+    result = audit_folders(plan, asked.audits, runtime, cache=cache, workers=workers_of(jobs, backend))
     tell_result(context, result, require, [out])
 
 

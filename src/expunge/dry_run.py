@@ -31,6 +31,7 @@ from expunge.rehearsal import Forecast, Rehearsal, joined
 from expunge.rows import Rows, TakenRows
 from expunge.runtime import Runtime, batch_starts
 from expunge.stages import Plan
+from expunge.tracking import UNTRACKED
 from expunge.training import Training, predict
 
 PREDICTED = 512
@@ -189,7 +190,7 @@ def _predict(model: nn.Module, sets: Sequence[Rows], runtime: Runtime, stage: st
 def _rehearse(work: Callable[[Runtime], tuple[T, int]], runtime: Runtime) -> tuple[T, Forecast]:
     """Rehearse work that gives something and tells the operations that it counted in this process."""
     begun, rehearsal = time.perf_counter(), Rehearsal()
-    made, flops = work(replace(runtime.fresh(), rehearsal=rehearsal, journal=None))
+    made, flops = work(replace(runtime.fresh(), rehearsal=rehearsal, journal=None, tracking=UNTRACKED))
     seconds, peak = time.perf_counter() - begun, peak_memory_bytes(runtime.device)
     flops = int(runtime.total(flops + rehearsal.flops))
     return made, rehearsal.forecast(seconds, flops, int(runtime.highest(peak)))

@@ -49,7 +49,7 @@ from expunge.resume import resumable
 from expunge.runtime import Runtime
 from expunge.settings import build, describe, from_mapping, settings, to_mapping
 from expunge.training import Training, fit
-from expunge.views import look
+from expunge.views import View, check_views, look
 
 DEFAULT_AUDITS: tuple[Audit, ...] = (
     Accuracy(),
@@ -96,9 +96,12 @@ class Experiment:
     """Number of further unlearned models, each from an original of its own; audits of populations need them."""
     stacked: int = 0
     """The most small networks of a population to train at once, as one stack; 0 trains one after another."""
+    views: tuple[View, ...] = ()
+    """What to draw beside the findings that is not drawn by itself."""
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_views(self.views)
         if self.corruption is not None and self.request != DEFAULT_REQUEST:
             raise SettingsError(BOTH)
 
@@ -107,8 +110,8 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
     """Return the experiment that plain values, as read from TOML, describe.
 
     Tables are ``dataset``, ``network``, ``training``, ``method``, and ``request`` or ``corruption``; ``audits`` is a
-    list of names or of tables with a name; ``head`` is ``"keep"`` or ``"drop"``; ``references``, ``population``,
-    ``stacked`` and ``seed`` are numbers. What is left out has its default.
+    list of names or of tables with a name, ``views`` one of names; ``head`` is ``"keep"`` or ``"drop"``;
+    ``references``, ``population``, ``stacked`` and ``seed`` are numbers. What is left out has its default.
 
     Raises:
         SettingsError: A key or a setting is unknown or wrong.
@@ -125,14 +128,13 @@ def experiment_from(values: Mapping[str, Any]) -> Experiment:
         "references": lambda value: from_mapping(_Plain, {"references": value}).references,
         "population": lambda value: from_mapping(_Plain, {"population": value}).population,
         "stacked": lambda value: from_mapping(_Plain, {"stacked": value}).stacked,
+        "views": lambda value: from_mapping(_Plain, {"views": value}).views,
         "seed": lambda value: from_mapping(_Plain, {"seed": value}).seed,
     }
     for key, value in values.items():
         if key not in read:
             raise SettingsError(f"expected a key of an experiment, got {key!r} (known: {', '.join(read)})")
-        if key not in ("head", "audits", "references", "population", "stacked", "seed") and not isinstance(
-            value, Mapping
-        ):
+        if key not in PLAIN and not isinstance(value, Mapping):
             raise SettingsError(f"expected a table [{key}], got {value!r}")
     if {"request", "corruption"} <= values.keys():
         raise SettingsError(BOTH)
@@ -148,12 +150,17 @@ def _audits_from(value: Any) -> tuple[Audit, ...]:
     return tuple(build("audits", {"name": item} if isinstance(item, str) else item) for item in value)
 
 
+PLAIN = ("head", "audits", "references", "population", "stacked", "views", "seed")
+"""Keys of an experiment that are no tables."""
+
+
 @settings
 class _Plain:
     head: KeepOrDrop = "keep"
     references: Annotated[int, Ge(0)] = 5
     population: Annotated[int, Ge(0)] = 0
     stacked: Annotated[int, Ge(0)] = 0
+    views: tuple[View, ...] = ()
     seed: int = 0
 
 
@@ -241,6 +248,7 @@ def run(
             bill=with_retraining(forgotten.bill, references),
             access=forgotten.access,
             pictures=forgotten.pictures,
+            views=experiment.views,
         )
         result = replace(result, rows={part: len(parts[part]) for part in PARTS})  # as the method was told of them
         (folder / RESULT).write_text(result.to_json(), encoding="utf-8")
@@ -278,6 +286,7 @@ def judge(
     bill: Bill | None = None,
     access: Mapping[Part, Count] | None = None,
     pictures: tuple[Picture, ...] = (),
+    views: Sequence[View] = (),
 ) -> Result:
     """Run audits on a case and put everything into a result.
 
@@ -289,8 +298,10 @@ def judge(
         bill: What forgetting cost, if known.
         access: What it read, if known.
         pictures: What the method left to show.
+        views: What to draw besides.
     """
     findings = [*scores, *(finding for audit in audits for finding in _ask(audit, case))]
+    case.runtime.tracking.findings(findings)
     return Result(
         experiment=dict(told),
         label_names=case.split.label_names,
@@ -301,7 +312,7 @@ def judge(
         level=reached(findings),
         images=pictures,
         environment=environment(str(case.runtime.device)),
-        views=look(case),
+        views=look(case, views),
     )
 
 
@@ -328,6 +339,7 @@ def to_values(experiment: Experiment, parts: Split) -> dict[str, Any]:
         "references": experiment.references,
         "population": experiment.population,
         "stacked": experiment.stacked,
+        **({"views": list(experiment.views)} if experiment.views else {}),
         "seed": experiment.seed,
     }
 

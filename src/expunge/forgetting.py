@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -93,6 +92,7 @@ def run_method(
                 f"{name}, {say(parts)}: expected finite weights, got NaN or infinity in {weight_name!r}"
             )
     rows = len(parts["retain"]) + len(parts["forget"])
+    runtime.tracking.cost(runtime.cost.seconds, runtime.cost.flops)
     return Forgotten(
         model=new.to(device_of(model)),
         method=describe(method),
@@ -219,10 +219,11 @@ def picture(kind: str, label: str, images: Float[Tensor, "images ..."]) -> Pictu
     if tiles.shape[1] not in (1, 3):
         tiles = tiles.mean(1, keepdim=True)
     grid = make_grid(tiles, nrow=len(tiles), normalize=True, scale_each=True, padding=1, pad_value=1.0)
-    return Picture(kind=kind, label=label, png=_png(to_pil_image(grid)))
+    return Picture(kind=kind, label=label, png=as_png(grid))
 
 
-def _png(image: Image.Image) -> str:
+def as_png(image: Float[Tensor, "channels rows columns"]) -> str:
+    """Return an image, from 0 to 1, as a PNG in base64."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    to_pil_image(image).save(buffer, format="PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode("ascii")

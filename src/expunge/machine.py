@@ -50,6 +50,14 @@ class Machine:
             rich_help_panel=PANEL,
         ),
     ] = None
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TRACKER",
+            help="Send losses and findings to csv, tensorboard, wandb (leaves this machine) or mlflow; repeatable.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
 
     def runtime(self, context: typer.Context, seed: int) -> "Runtime":
         """Return the runtime of a command, with progress on stderr unless it must be silent.
@@ -61,14 +69,19 @@ class Machine:
         """
         from expunge.runtime import open_runtime
         from expunge.terminal import Bars
+        from expunge.tracking import open_tracking
 
-        chosen: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        tracking = open_tracking(self.track or [])
+        chosen: dict[str, Any] = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name != "track"
+        }
         runtime = open_runtime(seed=seed, **chosen)
         if not runtime.fabric.is_global_zero:
             context.obj = Output(quiet=True, as_json=False)
         output: Output = context.obj
         bars = Bars(Console(stderr=True), quiet=output.quiet or output.as_json)
-        return replace(runtime, progress=bars, tell=output.note)
+        context.call_on_close(tracking.close)
+        return replace(runtime, progress=bars, tell=output.note, tracking=tracking)
 
 
 def on_machine(command: Callable[..., None]) -> Callable[..., None]:

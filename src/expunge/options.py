@@ -51,6 +51,14 @@ HeadOption = Annotated[
     Literal["keep", "drop"],
     typer.Option(help="Keep the outputs of forgotten classes, or drop them from the last layer."),
 ]
+ViewsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="umap: maps by UMAP. gradcam: where networks look, on example images; the report then shows images that "
+        "were to be forgotten.",
+    ),
+]
 RequireOption = Annotated[
     str | None, typer.Option(metavar="LEVEL", help="Exit with 1 unless the result reaches this level (L0 to L4).")
 ]
@@ -92,6 +100,15 @@ class Output:
         """Print a value for a machine."""
         if self.as_json:
             sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+
+
+def listed(**texts: str | None) -> dict[str, list[str]]:
+    """Return the words of options that hold several, separated by commas, by name; nothing of those not given."""
+    return {
+        name: [word.strip() for word in text.split(",") if word.strip()]
+        for name, text in texts.items()
+        if text is not None
+    }
 
 
 def printable(text: str) -> str:

@@ -89,13 +89,13 @@ class Plane:
 
     x: tuple[int, ...]
     y: tuple[int, ...]
-    spread: float
-    """Share of the features' variance that the two directions hold."""
+    spread: float | None
+    """Share of the features' variance that the two directions hold; None of a map that has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureMap:
-    """What the head reads of the same rows in three models, each drawn in its own two principal directions."""
+    """What the head reads of the same rows in three models, each drawn in two dimensions of its own."""
 
     part: str
     """Which part the first points, those to be forgotten, are of; the others are of ``retain_test``."""
@@ -110,6 +110,20 @@ class FeatureMap:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Overlay:
+    """An example image, and where each network looks to name its true class; PNGs in base64."""
+
+    label: str
+    forgotten: bool
+    """Whether it is one to forget."""
+    image: str
+    original: str
+    unlearned: str
+    retrained: str | None
+    """Of the first retrained model; None without one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Views:
     """What is to be looked at beside the findings."""
 
@@ -118,6 +132,12 @@ class Views:
     answers: tuple[Answers, ...]
     features: FeatureMap | None
     """None where a model gives no features, or too few rows are there."""
+    neighbours: FeatureMap | None = None
+    """The same rows by UMAP, if that was asked for."""
+    overlays: tuple[Overlay, ...] = ()
+    """Grad-CAM on example images, if that was asked for."""
+    left_out: tuple[str, ...] = ()
+    """What was asked for and could not be drawn, with the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)

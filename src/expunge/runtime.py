@@ -23,6 +23,7 @@ from expunge.processes import BATCH_NORMS, BatchNorm, Precision, Trainee, open_f
 from expunge.reading import read
 from expunge.rehearsal import Rehearsal
 from expunge.rows import Indices, Rows
+from expunge.tracking import UNTRACKED, Tracking
 
 Advance = Callable[[int], None]
 """Tells a progress display that so many more steps are done."""
@@ -66,6 +67,8 @@ class Runtime:
     """The rows that a method sees, whose reads belong to the progress of its training."""
     rehearsal: Rehearsal | None = None
     """Cuts every stage short and works out what it would take; None runs them in full."""
+    tracking: Tracking = UNTRACKED
+    """Sends losses and findings to experiment trackers."""
     tell: Callable[[str], None] = unheard
     """Says a line to the user while work runs."""
 

@@ -100,8 +100,9 @@ def _train(
     optimizer = optimizer_of([weights[name] for name in weights if name in trained], training)
     schedule = make_schedule(optimizer, training, steps)
     total = torch.zeros(len(networks), device=runtime.device, dtype=dtype)
+    track = runtime.tracking.curve(f"{stage} stacked")
     with runtime.stage(stage, steps) as advance:
-        for inputs, labels in _batches(rows, streams, training, stage):
+        for step, (inputs, labels) in enumerate(_batches(rows, streams, training, stage), start=1):
             optimizer.zero_grad()
             with runtime.fabric.autocast(), _stackable(one):
                 losses = losses_of(weights, buffers, inputs.to(runtime.device, dtype), labels.to(runtime.device))
@@ -109,6 +110,7 @@ def _train(
             optimizer.step()
             schedule.step()
             total += losses.detach()
+            track(step, losses.detach().mean())
             advance(1)
     if not total.isfinite().all():
         bad = [stream.seed for stream, finite in zip(streams, total.isfinite().tolist(), strict=True) if not finite]

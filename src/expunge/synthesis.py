@@ -54,14 +54,16 @@ def move_inputs(
     network = runtime.place(frozen)
     images = start.to(runtime.device, copy=True).requires_grad_()
     optimizer = torch.optim.Adam([images], lr)
+    track = runtime.tracking.curve(stage)
     with _measured(frozen, measure) as found, runtime.stage(stage, steps) as advance:
-        for _ in range(steps):
+        for step in range(steps):
             found.clear()
             with runtime.cost.step(stage, len(images)):
                 loss = objective(images, network(images), found)
                 optimizer.zero_grad()
                 runtime.backward(loss)
             optimizer.step()
+            track(step + 1, loss.detach())
             advance(1)
     return images.detach().cpu()
 

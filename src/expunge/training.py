@@ -119,6 +119,7 @@ def fit(
             tries=0 if after_step else TRIES,
         )
         advance(course.done)
+        track = runtime.tracking.curve(stage)
         while course.done < steps:
             for inputs, labels, weight in runtime.batches(
                 rows, training.batch_size, epochs=training.epochs, stream=f"{stage}/order", skip=course.done
@@ -136,6 +137,7 @@ def fit(
                 if after_step is not None:
                     after_step()
                 advance(1)
+                track(course.done + 1, error.detach())
                 if not course.step(error.detach()):
                     break
     trainee.put_into(model)

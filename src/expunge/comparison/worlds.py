@@ -103,7 +103,7 @@ def run_cell(
         control, *others = models.held_out
         case = _case(models, control.model, others, parts, runtime)
         bill = with_retraining(_bill(models.recipe, control, parts, runtime), models.references)
-        return judge(case, cell.audits, told, bill=bill)
+        return judge(case, cell.audits, told, bill=bill, views=cell.views)
     forgotten = run_method(cell.method, models.original, parts, runtime, rebuild(models.original))
     recipe = replace(models.recipe, method=cell.method)
     population = grow(recipe, cell.population, runtime, cache=cache, workers=workers)
@@ -114,6 +114,7 @@ def run_cell(
         bill=with_retraining(forgotten.bill, models.references),
         access=forgotten.access,
         pictures=forgotten.pictures,
+        views=cell.views,
     )
 
 

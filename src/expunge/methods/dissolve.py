@@ -175,9 +175,10 @@ class Dissolve:
         # each process trains on all rows: the tail is small, and ends the same in all of them
         network, stepper = runtime.place(tail.train().body), runtime.stepper(optimizer)
         scale = goal.features.var(dim=0).sum().clamp_min(SMALLEST)
-        losses = torch.zeros((), device=runtime.device)
+        losses, track = torch.zeros((), device=runtime.device), runtime.tracking.curve("rewrite")
         with runtime.seeded("dissolve/dropout"), runtime.stage("rewrite", steps) as advance:
-            for batch in batches(len(found.stored), size, steps, runtime.generator("dissolve/order")):
+            order = batches(len(found.stored), size, steps, runtime.generator("dissolve/order"))
+            for step, batch in enumerate(order, start=1):
                 chosen = batch.to(runtime.device)
                 with runtime.cost.step("rewrite", len(chosen)):
                     features = network(found.stored[chosen])
@@ -189,6 +190,7 @@ class Dissolve:
                 stepper.step()
                 schedule.step()
                 losses += loss.detach()
+                track(step, loss.detach())
                 advance(1)
         tail.zero_grad(set_to_none=True)
         return bool(losses.isfinite())

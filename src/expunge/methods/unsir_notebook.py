@@ -115,16 +115,19 @@ class UnsirNotebook:
         noise.requires_grad_()
         labels = torch.full((self.noise_images,), index, device=runtime.device)
         optimizer = torch.optim.Adam([noise], self.noise_lr)
+        track = runtime.tracking.curve("noise")
         with runtime.stage("noise", self.noise_steps) as advance:
-            for _ in range(self.noise_steps):
+            for step in range(self.noise_steps):
                 with runtime.cost.step("noise", len(noise)):
                     error = functional.cross_entropy(network(noise), labels)
                     squares = noise.flatten(1).square()
                     size = (squares.sum(1) if self.norm_summed else squares.mean(1)).mean()
                     optimizer.zero_grad()
-                    runtime.backward(self.noise_penalty * size - error)
+                    loss = self.noise_penalty * size - error
+                    runtime.backward(loss)
                 optimizer.step()
                 if not self.gradients_pile_up:
                     model.zero_grad(set_to_none=True)
+                track(step + 1, loss.detach())
                 advance(1)
         return noise.detach().cpu()

@@ -28,13 +28,12 @@ class Map:
     """Plotly's JSON, safe inside a script element."""
 
 
-def maps(result: Result) -> list[Map]:
-    """Return the maps of original, unlearned and retrained features; none if the result has none."""
-    told = result.views.features if result.views else None
+def maps(told: FeatureMap | None, names: tuple[str, ...]) -> list[Map]:
+    """Return the maps of original, unlearned and retrained features; none without any."""
     if told is None:
         return []
     planes = {"original": told.original, "unlearned": told.unlearned, "retrained": told.retrained}
-    return [_map(role, plane, told, result.label_names) for role, plane in planes.items() if plane is not None]
+    return [_map(role, plane, told, names) for role, plane in planes.items() if plane is not None]
 
 
 def _map(role: str, plane: Plane, told: FeatureMap, names: tuple[str, ...]) -> Map:
@@ -62,7 +61,7 @@ def _map(role: str, plane: Plane, told: FeatureMap, names: tuple[str, ...]) -> M
     kept_rows = len(told.labels) - told.forgotten
     return Map(
         title=role,
-        about=f"two directions hold {percent(plane.spread)} of the variance",
+        about="" if plane.spread is None else f"two directions hold {percent(plane.spread)} of the variance",
         summary=f"Map of the {role} network's features of {told.forgotten} rows to forget among {kept_rows} to keep.",
         figure=for_script(io.to_json({"data": traces, "layout": look}, validate=False)),
     )

@@ -1,7 +1,5 @@
 """Page: one result as one self-contained HTML file that loads nothing."""
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from expunge.finding import Finding
 from expunge.report.charts import chart
 from expunge.report.destinations import destinations
 from expunge.report.dots import Dots, dots
+from expunge.report.examples import examples, is_png
 from expunge.report.limits import limits
 from expunge.report.maps import caption, maps
 from expunge.report.packed import plotly
@@ -104,7 +103,9 @@ def render(result: Result) -> str:
     forgotten = forgotten_classes(result)
     drawn = [*result.findings, *profiles(result.findings)]
     charts = [one for finding in drawn if (one := chart(finding, forgotten)) is not None]
-    shown = maps(result)
+    views = result.views
+    shown = maps(views.features if views else None, result.label_names)
+    neighbours = maps(views.neighbours if views else None, result.label_names)
     return environment.from_string(read_text("page.html.j2")).render(
         result=result,
         verdict=_tight(verdict(result)),
@@ -119,10 +120,13 @@ def render(result: Result) -> str:
         groups=_groups(result),
         charts=charts,
         maps=shown,
+        neighbours=neighbours,
         maps_of=caption(result),
+        examples=examples(result),
+        left_out=[clip(text, 200) for text in views.left_out] if views else [],
         destinations=destinations(result),
-        pictures=[(clip(p.kind), p.label, p.png) for p in result.images if _is_png(p.png)],
-        unreadable=sum(not _is_png(picture.png) for picture in result.images),
+        pictures=[(clip(p.kind), p.label, p.png) for p in result.images if is_png(p.png)],
+        unreadable=sum(not is_png(picture.png) for picture in result.images),
         limits=limits(result),
         environment=result.environment,
         toml=_toml(result),
@@ -130,7 +134,7 @@ def render(result: Result) -> str:
         style=Markup(read_text("style.css")),  # noqa: S704  # our own file
         script=Markup(read_text("draw.js")),  # noqa: S704  # our own file
         tables=Markup(read_text("tables.js")),  # noqa: S704  # our own file
-        plotly=plotly() if charts or shown else None,
+        plotly=plotly() if charts or shown or neighbours else None,
     )
 
 
@@ -253,13 +257,6 @@ def _cost(cost: Bill | None) -> list[tuple[str, str]]:
         ("Passes over the training set", decimal(cost.epoch_equivalents if cost else None)),
         ("Most memory of the process", scaled(float(cost.peak_memory_bytes) if cost else None, "B")),
     ]
-
-
-def _is_png(text: str) -> bool:
-    try:
-        return base64.b64decode(text, validate=True).startswith(b"\x89PNG\r\n\x1a\n")
-    except (binascii.Error, ValueError):
-        return False
 
 
 def _toml(result: Result) -> str | None:
