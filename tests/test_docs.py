@@ -107,7 +107,8 @@ def clone(request: pytest.FixtureRequest, quick_start: Path, tmp_path: Path, mon
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     if not any("runs/original" in words[words.index("--out") :] for words in made(page)):
         shutil.copytree(quick_start, tmp_path / "runs")
-    AT_HAND.get(page, lambda _: None)(tmp_path)
+    if page in AT_HAND:
+        AT_HAND[page](tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr("expunge.experiment.DEFAULT_AUDITS", (Accuracy(),))
