@@ -4,6 +4,7 @@ Pages show what is worth running; here ``SMALLER`` adds options that make the sa
 left to the one of accuracy. A comment before a block says why it is not run at all; its lines are parsed nevertheless.
 """
 
+import runpy
 import shutil
 import sys
 import tomllib
@@ -208,3 +209,9 @@ def test_the_experiment_of_cifar10_is_the_page_s() -> None:
     assert f"epochs={experiment.training.epochs}" in train
     assert f"batch_size={experiment.training.batch_size}" in train
     assert train[train.index("--network") + 1] == experiment.network.name
+
+
+def test_the_page_of_methods_is_as_its_files_and_results_make_it() -> None:
+    """Write it anew with ``python docs/generate.py``."""
+    make = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    assert PAGES["methods.md"].read_text(encoding="utf-8") == make["page"](make["read_results"]())
