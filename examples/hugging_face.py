@@ -14,11 +14,11 @@ from expunge import audit, forget
 from expunge.audits.accuracy import Accuracy
 
 
-def digits() -> tuple[TensorDataset, TensorDataset]:
+def digits(rows: int) -> tuple[TensorDataset, TensorDataset]:
     """Return handwritten digits, -1 to 1, as training and test rows."""
     digits = load_digits()
     images, labels = torch.tensor(digits.images / 8 - 1, dtype=torch.float32)[:, None], torch.tensor(digits.target)
-    return TensorDataset(images[:1400], labels[:1400]), TensorDataset(images[1400:], labels[1400:])
+    return TensorDataset(images[:rows], labels[:rows]), TensorDataset(images[1400:], labels[1400:])
 
 
 def train(model: ViTForImageClassification, data: TensorDataset, epochs: int) -> None:
@@ -31,12 +31,12 @@ def train(model: ViTForImageClassification, data: TensorDataset, epochs: int) ->
             optimizer.step()
 
 
-def main(epochs: int = 15) -> None:
+def main(rows: int = 1400, epochs: int = 15) -> None:
     """Train a tiny transformer on digits, let it forget the threes, save and load it."""
     torch.manual_seed(0)
     small = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}
     model = ViTForImageClassification(ViTConfig(image_size=8, patch_size=2, num_channels=1, num_labels=10, **small))
-    train_set, test_set = digits()
+    train_set, test_set = digits(rows)
     train(model, train_set, epochs)
 
     made = forget(model, train_set, classes=[3], method="finetune")  # takes and gives a model of transformers

@@ -16,10 +16,10 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
-def train(model: nn.Module, data: TensorDataset) -> nn.Module:
+def train(model: nn.Module, data: TensorDataset, epochs: int) -> nn.Module:
     """Any loop that trains it."""
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    for _ in range(30):
+    for _ in range(epochs):
         for inputs, labels in DataLoader(data, batch_size=32, shuffle=True):
             optimizer.zero_grad()
             torch.autograd.backward(nn.functional.cross_entropy(model(inputs), labels))
@@ -27,24 +27,24 @@ def train(model: nn.Module, data: TensorDataset) -> nn.Module:
     return model
 
 
-def main() -> None:
+def main(rows: int = 1400, epochs: int = 30) -> None:
     """Train, forget the threes, retrain without them, audit."""
     torch.manual_seed(0)
     digits = load_digits()
     images, labels = torch.tensor(digits.images / 8 - 1, dtype=torch.float32), torch.tensor(digits.target)
-    train_set, test_set = TensorDataset(images[:1400], labels[:1400]), TensorDataset(images[1400:], labels[1400:])
-    model = train(network(), train_set)
+    train_set, test_set = TensorDataset(images[:rows], labels[:rows]), TensorDataset(images[1400:], labels[1400:])
+    model = train(network(), train_set, epochs)
 
     made = forget(model, train_set, classes=[3])
 
-    without = TensorDataset(images[:1400][labels[:1400] != 3], labels[:1400][labels[:1400] != 3])
-    retrained = [train(network(), without) for _ in range(3)]
+    kept = labels[:rows] != 3
+    without = TensorDataset(images[:rows][kept], labels[:rows][kept])
+    retrained = [train(network(), without, epochs) for _ in range(3)]
     result = audit(model, made, train_set, test_set, classes=[3], retrained=retrained)
     for finding in result.findings:
         if finding.name.startswith("accuracy/"):
             numbers = (finding.original, finding.unlearned, finding.retrained)
             print(finding.name, *(f"{number:.3f}" for number in numbers if number is not None))
-    print(f"{finding.name:29} {finding.original:.3f} to {finding.unlearned:.3f}; retrained {finding.retrained:.3f}")
     print(
         f"level {result.level}; {made.access['forget'].reads} forgotten rows read; {made.bill.seconds['total']:.2f} s"
     )

@@ -13,11 +13,11 @@ from expunge.runtime import open_runtime
 from expunge.training import Training, predict
 
 
-def main() -> None:
+def main(rows: int = 2000, epochs: int = 10) -> None:
     """Train one network on twenty classes and forget one, four and ten of them."""
-    data = Shapes(classes=20, size=12, channels=3, train_rows=2000, test_rows=400, noise=0.3).load()
+    data = Shapes(classes=20, size=12, channels=3, train_rows=rows, test_rows=400, noise=0.3).load()
     runtime = open_runtime(seed=0)
-    model = train(Network(name="small_cnn"), data, Training(epochs=10), runtime)
+    model = train(Network(name="small_cnn"), data, Training(epochs=epochs), runtime)
     for count in (1, 4, 10):
         parts = split(data, Request(classes=tuple(range(count))))
         made = run_method(Unsir(), model, parts, runtime, rebuild(model))

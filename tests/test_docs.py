@@ -4,6 +4,7 @@ Pages show what is worth running; here ``SMALLER`` adds options that make the sa
 left to the one of accuracy. A comment before a block says why it is not run at all; its lines are parsed nevertheless.
 """
 
+import runpy
 import shutil
 import sys
 import tomllib
@@ -107,7 +108,8 @@ def clone(request: pytest.FixtureRequest, quick_start: Path, tmp_path: Path, mon
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     if not any("runs/original" in words[words.index("--out") :] for words in made(page)):
         shutil.copytree(quick_start, tmp_path / "runs")
-    AT_HAND.get(page, lambda _: None)(tmp_path)
+    if page in AT_HAND:
+        AT_HAND[page](tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr("expunge.experiment.DEFAULT_AUDITS", (Accuracy(),))
@@ -207,3 +209,9 @@ def test_the_experiment_of_cifar10_is_the_page_s() -> None:
     assert f"epochs={experiment.training.epochs}" in train
     assert f"batch_size={experiment.training.batch_size}" in train
     assert train[train.index("--network") + 1] == experiment.network.name
+
+
+def test_the_page_of_methods_is_as_its_files_and_results_make_it() -> None:
+    """Write it anew with ``python docs/generate.py``."""
+    make = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    assert PAGES["methods.md"].read_text(encoding="utf-8") == make["page"](make["read_results"]())

@@ -8,8 +8,10 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL: dict[str, dict[str, Any]] = {
+    "own_network": {"rows": 300, "epochs": 2},
+    "several_classes": {"rows": 400, "epochs": 1},
     "timm_model": {"rows": 60, "epochs": 1},
-    "hugging_face": {"epochs": 1},
+    "hugging_face": {"rows": 200, "epochs": 1},
     "two_processes": {"epochs": 1},
 }
 
