@@ -59,7 +59,8 @@ def look(case: Case, asked: Sequence[View] = ()) -> Views:
     left_out = []
     if "umap" in asked:
         seed = case.runtime.generator("views/umap").initial_seed() % 2**32
-        neighbours = feature_map(case, part, lambda values: neighbourly(values, seed))
+        with case.runtime.progress("umap", 1):
+            neighbours = feature_map(case, part, lambda values: neighbourly(values, seed))
         if neighbours is None:
             left_out.append("Maps by UMAP: there are no features, or too few rows.")
     if "gradcam" in asked:
