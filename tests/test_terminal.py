@@ -99,5 +99,5 @@ def test_a_long_name_goes_on_after_its_last_slash_and_its_table_fits() -> None:
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
-    (cut,) = (line.split() for line in lines if "total_variation" in line)
+    (cut,) = (line.split() for line in lines if "over-forgotten" in line)
     assert (cut[0], cut[-1]) == ("prediction/total_variation/", "over-forgotten")
