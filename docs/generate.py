@@ -58,7 +58,7 @@ def measured(data: str, summary: dict[str, Any], methods: list[Entry]) -> str:
     """Return what came out on one data set, each method as its paper sets it and tuned, with cost and controls."""
     known = {one.name: reads(one) for one in methods}
     rows = []
-    for name, row in summary.items():
+    for name, row in sorted(summary.items(), key=lambda item: -item[1].get("inside", -1)):
         method = name.removesuffix(TUNED)
         link = f"[{method}](#{method})" + name.removeprefix(method) if method in known else name
         rows.append((link, known.get(method, ""), *numbers(row)))
@@ -75,7 +75,8 @@ findings). {ROWS if single else CLASSES}
 def numbers(row: dict[str, Any]) -> tuple[str, ...]:
     """Return the cells of one method's results; one that refused every case says why."""
     if not row["cases"]:
-        return (f"refused: {row['reason']}", "", "", "", "")
+        _, _, reason = row["reason"].partition(": ")  # what comes first is the method and what it was to forget
+        return (f"refused: {reason}", "", "", "", "")
     forget, gap = row.get("forget_test") or row["forget"], row["retain_gap"]
     levels = ", ".join(f"{count} {level}" for level, count in reversed(row["levels"].items()) if count)
     cost = row["epoch_equivalents"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from examples import example_result
+from examples import example_findings, example_result
 from expunge.report import render
 from expunge.report.comparison_page import render as render_comparison
 from made_up import NAMES, made_up_comparison
@@ -183,6 +183,26 @@ def test_findings_of_the_report_are_filtered_with_their_tables(opened: Opener) -
     page.get_by_role("searchbox").fill("relearning")
     assert page.locator(".findings:visible").count() == 1
     assert page.locator(".findings tbody tr:visible").count() == 1
+
+
+def test_findings_that_only_inform_are_folded_away_until_they_are_searched_for(opened: Opener) -> None:
+    page = opened("report", drawn=False).page
+    informing = [finding for finding in example_findings() if finding.level is None]
+    folded = page.locator("details.more .findings tbody tr:visible")
+    assert folded.count() == 0 < len(informing)
+    page.get_by_role("searchbox").fill(informing[0].name)
+    assert folded.count() == 1
+    page.get_by_role("searchbox").fill("")
+    assert folded.count() == 0
+
+
+def test_every_section_is_reached_from_the_top(opened: Opener) -> None:
+    page = opened("report", drawn=False).page
+    links = page.get_by_role("navigation").get_by_role("link")
+    targets = [links.nth(place).get_attribute("href") for place in range(links.count())]
+    assert targets == [
+        "#" + heading for heading in page.evaluate("[...document.querySelectorAll('h2')].map((head) => head.id)")
+    ]
 
 
 def test_controls_are_marked_and_the_front_is_drawn(opened: Opener) -> None:

@@ -19,6 +19,7 @@ from expunge.finding import Finding, Series
 from expunge.report import render
 from expunge.report.limits import limits
 from expunge.report.reproduce import as_toml
+from expunge.report.titles import in_words, title
 from expunge.report.wording import clip
 from expunge.result import Picture, Result
 
@@ -248,3 +249,29 @@ def test_the_words_of_the_report_are_as_they_were() -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         golden.write_text(text, encoding="utf-8")
     assert text == golden.read_text(encoding="utf-8")
+
+
+def test_every_finding_of_the_default_audits_has_a_title_in_words() -> None:
+    names = (
+        "probe/forget_test/head",
+        "probe/nearest_centre/trunk.0",
+        "prototypes/balanced/10",
+        "similarity/retrained/head",
+        "information/index",
+        "head/norm",
+        "quantization/int8/forget_test",
+        "batch_norm/retain_test",
+        "weight_noise/0.3/forget_test",
+    )
+    assert not [name for name in names if "\u00b7" in title(name)]
+    assert title("weight_noise/0.3/forget_test") == "Forgotten test rows, weights shaken by 30.0 %"
+    assert title("probe/forget_test/head") == "Forgotten test rows named by a new layer on what the last layer reads"
+    assert title("mine/of_it/<b>") == "Mine \u00b7 of it \u00b7 <b>"
+
+
+def test_parts_of_the_data_are_told_in_words() -> None:
+    assert in_words("share of forget_test by entropy") == "share of forgotten test rows by entropy"
+    assert in_words("mean probability of each class over forget") == (
+        "mean probability of each class over forgotten training rows"
+    )
+    assert in_words("share of training rows to forget") == "share of training rows to forget"

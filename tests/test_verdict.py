@@ -60,7 +60,7 @@ def test_a_class_that_is_still_recognised_is_named_so() -> None:
     text = verdict(example_result(findings=changed("accuracy/forget_test", unlearned=0.124, inside=False)))
     assert "still right on 12.4 % of the test rows of class '3' (was 98.6 %)" in text
     assert "differs from networks retrained without it" in text
-    assert "accuracy on forgotten test rows 12.4 % against 0.0 % to 0.0 %, still recognised" in text
+    assert "accuracy on forgotten test rows, 12.4 % against 0.0 % to 0.0 %, still recognised" in text
     assert "level" not in text
 
 
@@ -126,7 +126,7 @@ def test_a_level_that_could_not_be_judged_is_said_with_its_reason() -> None:
 def test_a_miss_above_the_level_takes_the_place_of_the_limit() -> None:
     findings = changed("relearning/area", unlearned=0.95, inside=False)
     text = verdict(example_result(findings=findings))
-    assert "(level L1), but beyond that it differs from them: accuracy while relearning 0.95 against" in text
+    assert "(level L1), but beyond that it differs from them: accuracy while relearning, 95.0 % against" in text
     assert "says nothing of its inner features" not in text
 
 

@@ -300,7 +300,11 @@ def judge(
         pictures: What the method left to show.
         views: What to draw besides.
     """
-    findings = [*scores, *(finding for audit in audits for finding in _ask(audit, case))]
+    findings = list(scores)
+    with case.runtime.progress("audits", len(audits)) as advance:
+        for audit in audits:
+            findings += _ask(audit, case)
+            advance(1)
     case.runtime.tracking.findings(findings)
     return Result(
         experiment=dict(told),

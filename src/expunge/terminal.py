@@ -1,13 +1,15 @@
 """What the terminal shows: progress while work runs, tables when it is done. Builds; `cli` prints."""
 
+import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -19,48 +21,91 @@ if TYPE_CHECKING:
 
 PATIENCE = 0.7
 """Seconds of a stage before its progress is shown."""
+ROOM = 45
+"""Letters that the name of a finding and how it is judged have on one line together."""
 
 
 class Bars:
-    """Progress of stages on a terminal: nothing for a short stage, a bar with the time left for a long one.
+    """Progress of stages on a terminal: nothing for a short stage, a bar with rate and time left for a long one.
 
-    Repeated stages (five retrainings) count on one line. Off a terminal nothing is shown.
+    A stage inside another is a line below it. Off a terminal nothing is shown.
     """
 
     def __init__(self, console: Console, *, quiet: bool) -> None:
         self._console = console
         self._shown = console.is_terminal and not quiet
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+            transient=True,
+            # what is written to a file while a bar is up stays in the file
+            redirect_stdout=sys.stdout.isatty(),
+        )
 
     @contextmanager
-    def __call__(self, stage: str, steps: int) -> Iterator[Any]:
+    def __call__(self, stage: str, steps: int) -> Iterator[Callable[[int], None]]:
         """Show one stage."""
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._shown,
-        )
-        task = bar.add_task(f"{stage:<12}", total=steps)
-        begun, started = time.perf_counter(), False
+        if not self._shown:
+            yield lambda done: None
+            return
+        begun = time.perf_counter()
+        task = self._bars.add_task(f"{stage:<12}", total=steps, rate="", visible=False)
+        patience = threading.Timer(PATIENCE, self._show, [task])
+        patience.daemon = True
+        patience.start()
+        pace = _Pace()
 
         def advance(done: int) -> None:
-            nonlocal started
-            if not started and time.perf_counter() - begun > PATIENCE:
-                bar.start()
-                started = True
-            bar.advance(task, done)
+            self._bars.update(task, advance=done, rate=pace.after(done))
 
         try:
             yield advance
         finally:
-            bar.stop()
-        if self._shown and started:
-            self._console.print(Text(f"{stage:<12} {time.perf_counter() - begun:6.1f} s", style="dim"))
+            patience.cancel()
+            patience.join()  # it may be showing the stage just now
+            self._bars.remove_task(task)
+            if not any(each.visible for each in self._bars.tasks):
+                self._bars.stop()
+        if (passed := time.perf_counter() - begun) > PATIENCE:
+            self._console.print(Text(f"{stage:<12} {passed:6.1f} s", style="dim"))
+
+    def _show(self, task: TaskID) -> None:
+        self._bars.update(task, visible=True)
+        self._bars.start()
+
+
+class _Pace:
+    """Steps a second since the first that was told, which may stand for all that were done before."""
+
+    def __init__(self) -> None:
+        self._begun: float | None = None
+        self._done = 0
+
+    def after(self, done: int) -> str:
+        """Return the rate after so many more steps; none after the first, or of nothing."""
+        now = time.perf_counter()
+        if self._begun is None:
+            self._begun = now
+            return ""
+        self._done += done
+        passed = now - self._begun
+        return "" if not self._done or not passed else rate(self._done / passed)
+
+
+def rate(steps: float) -> str:
+    """Return steps a second, or seconds a step where those are more."""
+    return (
+        f"{steps:.3g} steps/s"
+        if 1 <= steps < 1000
+        else f"{steps:.0f} steps/s"
+        if steps >= 1
+        else f"{1 / steps:.3g} s/step"
+    )
 
 
 def in_words(what: str, found: "DryRun", *, audits: bool) -> str:
@@ -89,12 +134,13 @@ def findings_table(result: "Result", *, wide: bool) -> Table:
     for column in ("original", "unlearned", *(("with other rows",) if wide else ()), "retrained"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("judged", no_wrap=True)
+    room = ROOM - max((len(judged(one).plain) for one in result.findings if one.level is not None), default=0)
     for level in sorted({finding.level for finding in result.findings if finding.level is not None}):
         table.add_row(Text(f"L{level}", style="bold"))
         for finding in result.findings:
             if finding.level == level:
                 table.add_row(
-                    Text(f" {finding.name}"),
+                    Text(in_lines(finding.name, room)),
                     *(number(value) for value in (finding.original, finding.unlearned)),
                     *((interval(finding.interval),) if wide else ()),
                     number(finding.retrained),
@@ -104,6 +150,14 @@ def findings_table(result: "Result", *, wide: bool) -> Table:
     if informing:
         table.caption = f"{informing} more only inform, and are in the report."
     return table
+
+
+def in_lines(name: str, room: int) -> str:
+    """Return the name of a finding, indented; one of more letters than `room` goes on after its last slash."""
+    if len(name) <= room:
+        return f" {name}"
+    first, _, last = name.rpartition("/")
+    return f" {first}/\n   {last}" if first else f" {name}"
 
 
 def population_table(entries: Sequence["Listed"]) -> Table:

@@ -30,6 +30,8 @@ from expunge.taps import HEAD
 
 FORGOTTEN, KEPT = 200, 400
 """The most points of either kind."""
+APART = 0.8
+"""How far apart UMAP holds near rows: with its own 0.1 a group is a dot on a map of this size."""
 Points = Float[np.ndarray, "rows 2"]
 Projection = Callable[[Float[np.ndarray, "rows width"]], tuple[Points, float | None]]
 View = Literal["gradcam", "umap"]
@@ -59,7 +61,8 @@ def look(case: Case, asked: Sequence[View] = ()) -> Views:
     left_out = []
     if "umap" in asked:
         seed = case.runtime.generator("views/umap").initial_seed() % 2**32
-        neighbours = feature_map(case, part, lambda values: neighbourly(values, seed))
+        with case.runtime.progress("umap", 1):
+            neighbours = feature_map(case, part, lambda values: neighbourly(values, seed))
         if neighbours is None:
             left_out.append("Maps by UMAP: there are no features, or too few rows.")
     if "gradcam" in asked:
@@ -141,7 +144,9 @@ def neighbourly(features: Float[np.ndarray, "rows width"], seed: int) -> tuple[P
     from umap import UMAP
 
     near = min(15, len(features) - 1)  # its own default, where there are so many
-    points: Points = UMAP(n_neighbors=near, init="pca", random_state=seed, n_jobs=1).fit_transform(features)
+    points: Points = UMAP(n_neighbors=near, min_dist=APART, init="pca", random_state=seed, n_jobs=1).fit_transform(
+        features
+    )
     return points.astype(np.float64) - points.mean(axis=0), None
 
 

@@ -93,6 +93,7 @@ class FewShot:
 
         curves = case.each((self, shots), curve)
         points = [number * self.every for number in range(len(curves[case.original]))]
+        told = "1 row" if shots == 1 else f"{shots} rows"
         return case.measure(
             name,
             lambda evidence: fmean(curves[evidence]),
@@ -103,7 +104,7 @@ class FewShot:
             step=1 / len(watched) / len(points),
             series=case.series(
                 [str(point) for point in points],
-                f"accuracy on forget_test over steps with {shots} rows of each forgotten class",
+                f"accuracy on forget_test over steps with {told} of each forgotten class",
                 lambda evidence: curves[evidence],
             ),
         )

@@ -81,13 +81,15 @@ def run_comparison(
     methods: dict[str, Method] = {name: one.method for name, one in experiments.items()}
     methods |= {"head_mask": HeadMask(), RETRAINED: Retrain(training=first.training)}
     results: dict[str, Result] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    cells = len(worlds) * len(methods)
+    with tempfile.TemporaryDirectory() as folder, runtime.progress("comparison", cells) as advance:
         models = cache or Cache(Path(folder))
         for request, seed in worlds:
             world = replace(first, request=request, seed=seed)
             for path, result in _run_world(world, methods, data, out, runtime, models, workers):
                 results[str(path)] = result
                 say(f"{path.parent.parent.name}  {path.parent.name}: {result.level}")
+                advance(1)
     return _write(compare_results(results), out)
 
 

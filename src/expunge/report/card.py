@@ -11,8 +11,9 @@ from huggingface_hub import ModelCardData
 
 from expunge.finding import Finding
 from expunge.report.limits import limits
+from expunge.report.titles import title
 from expunge.report.verdict import borne_out, forgotten_classes, method_name, verdict
-from expunge.report.wording import count, span, title, value
+from expunge.report.wording import count, span, value
 from expunge.result import Result
 
 WHERE = ("retain", "forget")

@@ -7,8 +7,9 @@ from markupsafe import Markup
 from plotly import io
 
 from expunge.finding import Finding, Series
+from expunge.report.titles import in_words, title
 from expunge.report.traces import MANY, SYMBOLS, bars, layout, lines, names_axis, points, spread
-from expunge.report.wording import clip, decimal, percent, title
+from expunge.report.wording import clip, decimal, percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ def chart(finding: Finding, forgotten: tuple[str, ...] = ()) -> Chart | None:
         marked = [index for index, name in enumerate(series.x) if name in forgotten]
         traces = (bars if kind == "bars" else points)(series, share)
         x = names_axis(series, marked)
-    axis, name = clip(series.axis, 100), title(finding.name)
+    axis, name = clip(in_words(series.axis), 100), title(finding.name)
     height = 440 if kind == "points" else 340
     models = ", ".join(trace["name"] for trace in traces if trace["name"] in SYMBOLS)
     return Chart(

@@ -12,7 +12,8 @@ from expunge.report.comparison_charts import cost_chart, spread_chart
 from expunge.report.packed import plotly
 from expunge.report.page import QUESTIONS, label, read_text
 from expunge.report.reproduce import as_toml
-from expunge.report.wording import NOT_KNOWN, clip, decimal, is_share, listed, percent, scaled, seconds, title
+from expunge.report.titles import title
+from expunge.report.wording import NOT_KNOWN, clip, decimal, is_share, listed, percent, scaled, seconds
 from expunge.result import LEVELS
 
 NO_RANK = "\u2013"

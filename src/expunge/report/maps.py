@@ -73,7 +73,9 @@ def _names(plane: Plane, told: FeatureMap, names: tuple[str, ...]) -> list[dict[
     if len(present) > NAMED:
         return []
     gone = set(told.labels[: told.forgotten])
-    style = {"showarrow": False, "bgcolor": "var(--paper)", "opacity": 0.85, "borderpad": 1}
+    # groups of UMAP are small: a name on top would hide them
+    aside = {"yshift": 16} if plane.spread is None else {}
+    style = aside | {"showarrow": False, "bgcolor": "var(--paper)", "opacity": 0.85, "borderpad": 1}
     placed = []
     for index in present:
         own = [place for place, each in enumerate(told.labels) if each == index]

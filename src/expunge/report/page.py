@@ -18,6 +18,7 @@ from expunge.report.maps import caption, maps
 from expunge.report.packed import plotly
 from expunge.report.profiles import profiles
 from expunge.report.reproduce import as_toml
+from expunge.report.titles import title
 from expunge.report.verdict import (
     LEVELS,
     asked,
@@ -38,7 +39,6 @@ from expunge.report.wording import (
     scaled,
     seconds,
     span,
-    title,
     value,
 )
 from expunge.result import Bill, Result

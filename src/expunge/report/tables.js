@@ -39,6 +39,8 @@
       const words = box.value.toLowerCase().split(/\s+/);
       rows.forEach((row) => (row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word))));
       tables.forEach((table) => (table.hidden = [...table.tBodies[0].rows].every((row) => row.hidden)));
+      // what is found must not stay folded away
+      section.querySelectorAll("details.more").forEach((more) => (more.open = box.value.trim() !== ""));
       const shown = rows.filter((row) => !row.hidden).length;
       told.textContent = box.value.trim() ? `${shown} of ${rows.length} rows` : "";
     });

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import get_args
 
 from expunge.finding import Finding, Miss
-from expunge.report.wording import clip, listed, percent, span, title, value
+from expunge.report.titles import title
+from expunge.report.wording import clip, listed, percent, span, value
 from expunge.result import Level, Result, reached, to_lower
 
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -190,7 +191,7 @@ def _misses(outside: Sequence[Finding]) -> str:
     for finding in ordered[:3]:
         name = title(finding.name)
         numbers = f"{value(finding.unlearned, finding.name)} against {span(finding.band, finding.name)}"
-        texts.append(f"{name[:1].lower()}{name[1:]} {numbers}" + (f", {way(finding)}" if way(finding) else ""))
+        texts.append(f"{name[:1].lower()}{name[1:]}, {numbers}" + (f", {way(finding)}" if way(finding) else ""))
     more = f"; and {len(ordered) - 3} more" if len(ordered) > 3 else ""
     return "; ".join(texts) + more
 

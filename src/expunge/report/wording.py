@@ -6,53 +6,26 @@ import unicodedata
 from expunge.finding import Interval
 
 NOT_KNOWN = "not known"
-SHARES = ("accuracy/", "interclass_confusion/", "backdoor/", "canaries/")
-"""How the names of findings begin that are shares of rows."""
+SHARES = (
+    "accuracy/",
+    "backdoor/",
+    "batch_norm/",
+    "canaries/",
+    "few_shot/area/",
+    "head_bias/recall",
+    "interclass_confusion/",
+    "inversion/",
+    "membership/confidence/predicted",
+    "membership/entropy/predicted",
+    "prediction/churn/",
+    "probe/",
+    "prototypes/",
+    "quantization/",
+    "relearning/area",
+    "weight_noise/",
+)
+"""How the names of findings begin that are shares of rows, or means of such."""
 MINUS = "\u2212"
-TITLES = {
-    "accuracy/retain": "Accuracy on retained training rows",
-    "accuracy/forget": "Accuracy on forgotten training rows",
-    "accuracy/retain_test": "Accuracy on retained test rows",
-    "accuracy/forget_test": "Accuracy on forgotten test rows",
-    "accuracy/worst_retained_class": "Accuracy on the worst retained class",
-    "prediction/total_variation/forget_test": "Distance between predictions for forgotten test rows",
-    "prediction/total_variation/forget": "Distance between predictions for forgotten training rows",
-    "prediction/entropy/forget_test": "Uncertainty on forgotten test rows",
-    "prediction/alignment/forget_test": "Likeness of outputs for forgotten test rows",
-    "prediction/alignment/forget": "Likeness of outputs for forgotten training rows",
-    "prediction/alignment/retain_test": "Likeness of outputs for retained test rows",
-    "prediction/churn/retain_test": "Other answers than retrained on retained test rows",
-    "membership/entropy/predicted_member": "Taken for training rows, by entropy",
-    "membership/confidence/predicted_non_member": "Not taken for training rows, by confidence",
-    "membership/loss/accuracy": "Attack on membership by loss, accuracy",
-    "membership/loss/auc": "Attack on membership by loss, AUC",
-    "membership/loss/tpr_at_1_fpr": "Attack on membership by loss, TPR at 1 % FPR",
-    "membership/entropy/auc": "Attack on membership by entropy, AUC",
-    "membership/entropy/tpr_at_1_fpr": "Attack on membership by entropy, TPR at 1 % FPR",
-    "relearning/steps": "Steps to relearn",
-    "relearning/anamnesis_index": "Anamnesis index",
-    "relearning/area": "Accuracy while relearning",
-    "relearning/area/retain_only": "Accuracy while training on kept rows alone",
-    "few_shot/area/1_shots": "Accuracy while relearning from one row, output opened",
-    "few_shot/area/5_shots": "Accuracy while relearning from 5 rows, output opened",
-    "few_shot/area/10_shots": "Accuracy while relearning from 10 rows, output opened",
-    "few_shot/area/50_shots": "Accuracy while relearning from 50 rows, output opened",
-    "head_bias/recall_at_1_fpr": "Recall with the output raised, at 1 % false alarms",
-    "head_bias/recall_at_5_fpr": "Recall with the output raised, at 5 % false alarms",
-    "inversion/plain/original": "Images read out that the original recognises",
-    "inversion/prior/original": "Natural images read out that the original recognises",
-    "inversion/prior/nearest_mean": "Natural images read out that are nearest to the class",
-    "query/auc": "Forgotten rows set apart by answers, AUC",
-    "weights/distance": "Distance of the weights from the original",
-    "interclass_confusion/memorised": "Manipulated rows that keep the exchanged label",
-    "interclass_confusion/generalised": "Test rows of the two classes taken for the other",
-    "backdoor/memorised": "Manipulated rows that are called the target",
-    "backdoor/success": "Test rows that the patch turns into the target",
-    "backdoor/recovered": "Test rows with the patch called by their true label",
-    "backdoor/clean_accuracy": "Accuracy on test rows without a patch",
-    "canaries/memorised": "Mislabelled rows that keep the wrong label",
-    "canaries/recovered": "Mislabelled rows that get their true label",
-}
 _BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _RIGHT_TO_LEFT = frozenset({"R", "AL", "AN"})
 
@@ -70,14 +43,6 @@ def clip(text: str, limit: int = 40) -> str:
     text = text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
     turns = any(unicodedata.bidirectional(character) in _RIGHT_TO_LEFT for character in text)
     return f"\u2068{text}\u2069" if turns else text
-
-
-def title(name: str) -> str:
-    """Return what a finding is called for a person; one without a known title gets its own name, spelt out."""
-    if name in TITLES:
-        return TITLES[name]
-    words = clip(name.replace("_", " ").replace("/", " · "), 80)
-    return words[:1].upper() + words[1:]
 
 
 def is_share(name: str) -> bool:
