@@ -31,6 +31,7 @@ ALLOWED = {
         "subspaces",
         "synthesis",
         "tail",
+        "taps",
         "training",
     },
     "data": {"errors", "rows"},
