@@ -11,14 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from conftest import Toy
+from expunge.access import Access, Count
 from expunge.adapters import adapt, adaptable_layers
 from expunge.data import PARTS, Data, Request, Split, split
-from expunge.errors import ModelError
-from expunge.methods import prune_lora
+from expunge.errors import DivergedError, ModelError
+from expunge.methods import gated_knowledge_transfer, prune_lora
+from expunge.methods.gated_knowledge_transfer import GatedKnowledgeTransfer, Transfer, passes
+from expunge.methods.projected_gradient import ProjectedGradient, core
 from expunge.methods.prune_lora import PruneLora, choose_layers, prune_filters
 from expunge.methods.residual_feature_alignment import Alignment, ResidualFeatureAlignment, mean_features
-from expunge.rows import TensorRows
-from expunge.training import predict
+from expunge.rows import JoinedRows, TensorRows
+from expunge.subspaces import find_layers, input_grams
+from expunge.training import Training, fit, predict
 
 SIZE = (1, 16, 16)
 
@@ -223,3 +227,166 @@ def test_retained_answers_stay_and_features_of_the_others_go_to_the_average(toy:
     assert moved[0] < moved[1] / 10, moved
     assert before[0] == 0
     assert after[1] < before[1] / 5, (before, after)
+
+
+class Noting(nn.Module):
+    """A small network for four numbers that keeps what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        self.seen: list[Tensor] = []
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.seen.append(inputs.detach().clone())
+        logits: Tensor = self.layers(inputs)
+        return logits
+
+
+def corners(toy: Toy) -> tuple[Noting, Split]:
+    """Three classes about three corners, with a network that is sure of them."""
+    labels = torch.arange(120) % 3
+    spread = torch.randn(120, 4, generator=torch.Generator().manual_seed(0))
+    rows = TensorRows(0.4 * spread + 1.5 * torch.eye(4)[labels], labels)
+    model = fresh(Noting)
+    fit(model, rows, toy.runtime.fresh(), Training(epochs=60, batch_size=16), stage="corners")
+    assert isinstance(model, Noting)
+    data = Data(train=rows, test=rows, label_names=("0", "1", "2"), input_size=(4,))
+    return model, split(data, Request(classes=(1,)))
+
+
+def test_a_student_is_taught_without_a_row_and_sees_nothing_that_the_gate_holds_back(toy: Toy) -> None:
+    model, parts = corners(toy)
+    access = Access(parts, GatedKnowledgeTransfer.reads, Noting)
+    method = GatedKnowledgeTransfer(
+        rounds=40, student_steps=5, batch_size=64, threshold=0.01, noise=8, lr=0.01, generator_lr=1e-4
+    )
+    new = method(model, access, toy.runtime.fresh())
+    assert set(access.counts().values()) == {Count(0, 0)}
+    assert isinstance(new, Noting)
+    assert len(new.seen) == 40 * 6
+    with torch.no_grad():
+        shown = model(torch.cat(new.seen)).softmax(dim=1)[:, 1]
+        noise = torch.randn(500, 8, generator=torch.Generator().manual_seed(1))
+        made = fresh(lambda: gated_knowledge_transfer.make_generator(8, (4,)))(noise)
+        free = model(made).softmax(dim=1)[:, 1]
+    assert shown.max() <= 0.01 + 1e-6
+    assert (free > 0.01).double().mean() > 0.3, "the gate has something to hold back"
+    wanted, answers = (predict(one, parts["retain"], toy.runtime)[0].argmax(1) for one in (model, new))
+    assert (wanted == answers).double().mean() > 0.95
+    assert (predict(new, parts["forget"], toy.runtime)[0].argmax(1) == 1).double().mean() < 0.1
+
+
+def test_a_student_starts_from_random_weights(toy: Toy) -> None:
+    model, parts = corners(toy)
+    method = GatedKnowledgeTransfer(rounds=1, student_steps=1, noise=8, lr=1e-9, threshold=0.5)
+    runtime = toy.runtime.fresh()
+    with runtime.seeded("gated_knowledge_transfer/start"):
+        start = Noting()
+    new = method(model, Access(parts, method.reads, Noting), runtime)
+    for name, weight in new.named_parameters():
+        torch.testing.assert_close(weight, start.get_parameter(name), rtol=0, atol=1e-7)
+        assert not torch.allclose(weight, model.get_parameter(name), rtol=0, atol=1e-2)
+
+
+def test_the_gate_lets_pass_what_is_no_forgotten_class_by_hand() -> None:
+    probabilities = torch.tensor([[0.98, 0.01, 0.01], [0.9, 0.05, 0.05], [0.5, 0.002, 0.498], [0.5, 0.498, 0.002]])
+    assert passes(probabilities.log(), (1,), 0.02).tolist() == [True, False, True, False]
+    assert passes(probabilities.log(), (1, 2), 0.02).tolist() == [True, False, False, False]
+
+
+def test_a_generator_that_makes_only_forgotten_classes_goes_back(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gated_knowledge_transfer, "PATIENCE", 2)
+    monkeypatch.setattr(gated_knowledge_transfer, "SAVED_EVERY", 2)
+    passed = iter([True] * 5 + [False, False] + [True] * 2)
+    found = []
+
+    def scripted(transfer: Transfer, noise: Tensor) -> bool:
+        weight = next(transfer.generator.network.parameters())
+        found.append(weight.mean().item())
+        with torch.no_grad():
+            weight.fill_(len(found))
+        return next(passed)
+
+    monkeypatch.setattr(Transfer, "round", scripted)
+    _, parts = corners(toy)
+    GatedKnowledgeTransfer(rounds=7, noise=8)(fresh(Noting), Access(parts, (), Noting), toy.runtime.fresh())
+    # kept after rounds 2 and 4: once two have passed nothing, back to the older of them
+    assert found[1:] == [1, 2, 3, 4, 5, 6, 2, 8]
+
+
+def test_a_gate_that_nothing_passes_is_told(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gated_knowledge_transfer, "PATIENCE", 2)
+    model, parts = fresh(Noting), corners(toy)[1]
+    with torch.no_grad():
+        model.get_parameter("layers.2.bias")[1] = 100
+    with pytest.raises(DivergedError, match="got none in 2 batches, 4 times: raise threshold, or lower generator_lr"):
+        GatedKnowledgeTransfer(rounds=9, noise=8)(model, Access(parts, (), Noting), toy.runtime.fresh())
+
+
+def wide() -> nn.Module:
+    """A network whose layers are wider than a few rows can fill, convolution with a stride and normalisation too."""
+    return nn.Sequential(
+        nn.Conv2d(1, 12, 8, stride=8, padding=1),
+        nn.BatchNorm2d(12),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(48, 64),
+        nn.ReLU(),
+        nn.Linear(64, 3),
+    )
+
+
+def few(rows: int = 9) -> Data:
+    return images(rows=rows)
+
+
+def test_no_layer_feels_the_steps_on_retained_rows_when_the_core_holds_all(toy: Toy) -> None:
+    model = fresh(wide)
+    parts = split(few(), Request(classes=(1,)))
+    there = Toy(few(), model, toy.runtime)
+    method = ProjectedGradient(share=1.0, lr=0.05)
+    new = method(model, there.access(parts, method.reads), toy.runtime.fresh())
+    for name, layer in find_layers(new).items():
+        given: list[Tensor] = []
+        old = model.get_submodule(name)
+        handle = old.register_forward_hook(lambda module, inputs, output: given.append(inputs[0]))  # noqa: B023
+        with torch.no_grad():
+            model.eval()(parts["retain"].batch(np.arange(6))[0])
+            handle.remove()
+            torch.testing.assert_close(layer(given[0]), old(given[0]), rtol=0, atol=1e-6, msg=name)
+        assert not torch.allclose(layer.weight, model.get_parameter(f"{name}.weight"), rtol=0, atol=1e-3), name
+    before, after = (predict(one, parts["forget"], toy.runtime)[0].softmax(dim=1)[:, 1] for one in (model, new))
+    assert after.max() < before.min() / 2, (before, after)
+    trained = {f"{name}.weight" for name in find_layers(new)}
+    for name, value in new.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]) == (name not in trained), name
+
+
+def test_what_is_left_of_all_rows_without_the_forgotten_ones_is_the_retained_rows(toy: Toy) -> None:
+    model, parts = fresh(wide), split(few(), Request(rows=(0, 5)))
+    retained, forgotten, whole = (
+        input_grams(model, rows, toy.runtime.fresh(), stage="by hand")
+        for rows in (parts["retain"], parts["forget"], JoinedRows(parts["retain"], parts["forget"]))
+    )
+    for name, gram in retained.items():
+        down_dated = whole[name].values - forgotten[name].values
+        torch.testing.assert_close(down_dated, gram.values, rtol=1e-5, atol=1e-3)
+        bases = (core(values[0], 0.9) for values in (down_dated, gram.values))
+        one, other = (basis @ basis.mT for basis in bases)
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+
+
+def test_the_core_takes_the_fewest_of_the_longest_directions_by_hand() -> None:
+    values = torch.diag(torch.tensor([16.0, 0.0, 4.0, 1.0, 1e-9], dtype=torch.float64))  # lengths 4, 0, 2, 1, and noise
+    for share, kept in ((0.5, [0]), (0.6, [0, 2]), (6 / 7 + 1e-6, [0, 2, 3]), (1.0, [0, 2, 3])):
+        basis = core(values, share)
+        torch.testing.assert_close((basis @ basis.mT).diagonal(), torch.eye(5).double()[kept].sum(0))
+
+
+def test_the_unlearning_loss_is_that_of_the_code_by_hand() -> None:
+    logits = torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]], dtype=torch.float64).log()
+    loss = ProjectedGradient(offset=0.05, entropy=0.2).unlearning(logits, torch.tensor([0, 2]), logits)
+    pushed = (-np.log(0.55) - np.log(0.45)) / 2
+    spread = (0.5 * np.log(2) + 0.5 * np.log(4) - 0.4 * np.log(0.2) - 0.6 * np.log(0.6)) / 2
+    assert loss.item() == pytest.approx(pushed - 0.2 * spread)

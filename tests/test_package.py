@@ -35,6 +35,7 @@ ALLOWED = {
         "subspaces",
         "synthesis",
         "tail",
+        "taps",
         "training",
     },
     "data": {"errors", "rows"},

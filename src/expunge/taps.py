@@ -106,15 +106,20 @@ def tapped(taps: tuple[Tap, ...]) -> Iterator[Caught]:
 
 
 def pool(values: Float[Tensor, "rows ..."], width: int, *, channels_first: bool) -> Float[Tensor, "rows _"]:
-    """Return the mean over all positions, in single precision.
+    """Return the mean over all positions, in single precision."""
+    channels = channel_axis(values, width, channels_first=channels_first)
+    positions = [dim for dim in range(1, values.ndim) if dim != channels]
+    return values.float().mean(dim=positions) if positions else values.float()
+
+
+def channel_axis(values: Float[Tensor, "rows ..."], width: int, *, channels_first: bool) -> int:
+    """Return the dimension of the channels.
 
     Channels are the second dimension, or the last one. Which of them, the layer's kind says, unless only the other is
     as wide as the layer.
     """
     kinds = (1, values.ndim - 1) if channels_first else (values.ndim - 1, 1)
-    channels = next((dim for dim in kinds if values.shape[dim] == width), kinds[0])
-    positions = [dim for dim in range(1, values.ndim) if dim != channels]
-    return values.float().mean(dim=positions) if positions else values.float()
+    return next((dim for dim in kinds if values.shape[dim] == width), kinds[0])
 
 
 def _children(name: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
