@@ -264,7 +264,7 @@ def test_every_finding_of_the_default_audits_has_a_title_in_words() -> None:
         "weight_noise/0.3/forget_test",
     )
     assert not [name for name in names if "\u00b7" in title(name)]
-    assert title("weight_noise/0.3/forget_test") == "Forgotten test rows, weights shaken by 30.0 %"
+    assert title("weight_noise/0.3/forget_test") == "Forgotten test rows, weights shaken by 30 %"
     assert title("probe/forget_test/head") == "Forgotten test rows named by a new layer on what the last layer reads"
     assert title("mine/of_it/<b>") == "Mine \u00b7 of it \u00b7 <b>"
 

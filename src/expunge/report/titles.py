@@ -2,7 +2,7 @@
 
 import re
 
-from expunge.report.wording import clip, percent
+from expunge.report.wording import clip
 
 HEAD = "head"
 """What a finding calls the input of the last layer."""
@@ -101,7 +101,7 @@ def in_words(text: str) -> str:
 
 def _part(key: str, text: str) -> str:
     if key == "share":
-        return percent(float(text))
+        return f"{100 * float(text):g} %"
     if key != "depth":
         return text
     return "what the last layer reads" if text == HEAD else f"layer {clip(text)}"
