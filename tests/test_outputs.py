@@ -24,9 +24,10 @@ from expunge.case import Audit, open_case
 from expunge.data import Request
 from expunge.datasets.shapes import Shapes
 from expunge.errors import ModelError, RequestError, SettingsError
-from expunge.experiment import DEFAULT_AUDITS, Experiment, experiment_from, judge, to_values
+from expunge.experiment import DEFAULT_AUDITS, Experiment, experiment_from, to_values
 from expunge.experiment import run as run_experiment
 from expunge.forgetting import run_method
+from expunge.judging import judge
 from expunge.methods.retrain import Retrain
 from expunge.network import find_head, rebuild
 from expunge.outputs import DROPPED, AmongAll, drop_outputs, reopened

@@ -11,10 +11,11 @@ from torch.utils.data import DataLoader, Dataset
 from expunge.case import Audit, Method, open_case
 from expunge.data import Data, Request, Split, numbered, split
 from expunge.errors import ModelError, SettingsError
-from expunge.experiment import DEFAULT_AUDITS, judge
+from expunge.experiment import DEFAULT_AUDITS
 from expunge.forgetting import Forgotten, KeepOrDrop, headed
 from expunge.guard import run_guarded
 from expunge.hugging_face import Logits, bare, is_pretrained
+from expunge.judging import judge
 from expunge.network import rebuild
 from expunge.outputs import count_outputs
 from expunge.provenance import request_values

@@ -11,8 +11,8 @@ from expunge.case import Audit, Dataset, open_case
 from expunge.checkpoint import Checkpoint, load_model
 from expunge.data import Data, Request, Split, split
 from expunge.errors import DataError, ModelError
-from expunge.experiment import judge
 from expunge.files import check_free, write_text
+from expunge.judging import judge
 from expunge.methods.retrain import Retrain
 from expunge.model_files import find_folder
 from expunge.population import HERE, Member, Recipe, Workers, grow

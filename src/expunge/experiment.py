@@ -1,6 +1,6 @@
 """Experiment: the whole story on one page, from data to result."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from torch import nn
 
-from expunge.access import Count
 from expunge.audits.accuracy import Accuracy
 from expunge.audits.batch_norm import BatchNorm
 from expunge.audits.few_shot import FewShot
@@ -27,29 +26,29 @@ from expunge.audits.similarity import Similarity
 from expunge.audits.weight_noise import WeightNoise
 from expunge.audits.weights import Weights
 from expunge.cache import Cache
-from expunge.case import Audit, Case, Dataset, Method, open_case
+from expunge.case import Audit, Dataset, Method, open_case
 from expunge.checkpoint import load_model, save_model
 from expunge.corruption import Corruption, make_task
-from expunge.data import PARTS, Data, Part, Request, Split
+from expunge.data import PARTS, Data, Request, Split
 from expunge.datasets.digits import Digits
 from expunge.errors import SettingsError
 from expunge.files import RESULT, check_free, new_folder
-from expunge.finding import Finding
 from expunge.forgetting import KeepOrDrop, check_takes_rows, dropped, headed, run_method
 from expunge.guard import guarded
+from expunge.judging import judge
 from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
 from expunge.population import HERE, Recipe, Workers, grow_both
 from expunge.population import retrain as retrain
-from expunge.provenance import as_reads, entry, head_values, request_values, with_retraining
+from expunge.provenance import entry, head_values, request_values, with_retraining
 from expunge.report.page import render
-from expunge.result import Bill, Picture, Result, environment, findings_from_json, findings_to_json, reached
+from expunge.result import Result
 from expunge.resume import resumable
 from expunge.runtime import Runtime
 from expunge.settings import build, describe, from_mapping, settings, to_mapping
 from expunge.training import Training, fit
-from expunge.views import View, check_views, look
+from expunge.views import View, check_views
 
 DEFAULT_AUDITS: tuple[Audit, ...] = (
     Accuracy(),
@@ -275,58 +274,6 @@ def recipe_for(experiment: Experiment, network: nn.Module, data: Data, parts: Sp
         method=Retrain(training=experiment.training),
         stacked=experiment.stacked,
     )
-
-
-def judge(
-    case: Case,
-    audits: Sequence[Audit],
-    told: Mapping[str, Any],
-    *,
-    scores: Sequence[Finding] = (),
-    bill: Bill | None = None,
-    access: Mapping[Part, Count] | None = None,
-    pictures: tuple[Picture, ...] = (),
-    views: Sequence[View] = (),
-) -> Result:
-    """Run audits on a case and put everything into a result.
-
-    Args:
-        case: The models and their evidence.
-        audits: What to ask.
-        told: What is known of how the models came about: the result's ``experiment``.
-        scores: Findings that stand before those of the audits.
-        bill: What forgetting cost, if known.
-        access: What it read, if known.
-        pictures: What the method left to show.
-        views: What to draw besides.
-    """
-    findings = list(scores)
-    with case.runtime.progress("audits", len(audits)) as advance:
-        for audit in audits:
-            findings += _ask(audit, case)
-            advance(1)
-    case.runtime.tracking.findings(findings)
-    return Result(
-        experiment=dict(told),
-        label_names=case.split.label_names,
-        rows={part: len(case.split[part]) for part in PARTS},
-        findings=tuple(findings),
-        cost=bill,
-        access=None if access is None else as_reads(access),
-        level=reached(findings),
-        images=pictures,
-        environment=environment(str(case.runtime.device)),
-        views=look(case, views),
-    )
-
-
-def _ask(audit: Audit, case: Case) -> list[Finding]:
-    """Return the findings of an audit, from the journal if it was done before the command was killed."""
-    journal = case.runtime.journal
-    if journal is None:
-        return audit(case)
-    text = journal.remembered(lambda: findings_to_json(audit(case)), "audit", describe(audit))
-    return findings_from_json(text)
 
 
 def to_values(experiment: Experiment, parts: Split) -> dict[str, Any]:

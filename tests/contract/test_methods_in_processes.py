@@ -26,6 +26,7 @@ FEW: dict[str, Any] = {
     "plain_epochs": 1,
     "rounds": 2,
     "student_steps": 2,
+    "threshold": 0.9,  # an untrained network is sure of nothing
     "training": {"epochs": 2, "batch_size": 16},
 }
 """What a method is made small by, if it has it."""

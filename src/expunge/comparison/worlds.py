@@ -11,9 +11,10 @@ from expunge.cache import Cache
 from expunge.case import Case, Evidence, gather
 from expunge.cost import peak_memory_bytes
 from expunge.data import Data, Split
-from expunge.experiment import Experiment, judge, recipe_for, train
+from expunge.experiment import Experiment, recipe_for, train
 from expunge.fingerprints import fingerprint
 from expunge.forgetting import epoch_flops, run_method
+from expunge.judging import judge
 from expunge.methods.retrain import Retrain
 from expunge.network import copy_of, rebuild
 from expunge.population import Member, Recipe, Workers, grow, member_key
