@@ -23,6 +23,9 @@ notebook: $(VENV)/.ready ## Run docs/notebook.ipynb again, as it stands on the s
 	PYTHONWARNINGS="ignore:IProgress not found" $(RUN)/python -m nbconvert --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False docs/notebook.ipynb
 
+gallery: $(VENV)/.ready ## Take the pictures of docs/gallery.md again; needs chromium
+	$(RUN)/python docs/gallery.py
+
 faults: $(VENV)/.ready ## Kill commands at random moments and fill the disk: nothing may be lost
 	PYTHONPATH=tests $(RUN)/python tests/faults.py --out benchmarks/results/faults.json
 
