@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test check docs faults fuzz benchmarks clean
+.PHONY: demo test check docs notebook gallery faults fuzz benchmarks clean
 
 demo: $(VENV)/.ready ## Make a network forget the threes, with the evidence in runs/demo
 	$(RUN)/expunge demo --out runs/demo --overwrite
@@ -18,6 +18,13 @@ check: $(VENV)/.ready ## Format, lint and types, without changing anything
 
 docs: $(VENV)/.ready ## Build the site into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict --quiet
+
+notebook: $(VENV)/.ready ## Run docs/notebook.ipynb again, as it stands on the site
+	PYTHONWARNINGS="ignore:IProgress not found" $(RUN)/python -m nbconvert --to notebook --execute --inplace \
+	  --ExecutePreprocessor.record_timing=False docs/notebook.ipynb
+
+gallery: $(VENV)/.ready ## Take the pictures of docs/gallery.md again; needs chromium
+	$(RUN)/python docs/gallery.py
 
 faults: $(VENV)/.ready ## Kill commands at random moments and fill the disk: nothing may be lost
 	PYTHONPATH=tests $(RUN)/python tests/faults.py --out benchmarks/results/faults.json

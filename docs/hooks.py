@@ -12,10 +12,12 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = re.compile(r"(?<=\]\()\.\./([^)#\s]+)")
 """The target of a link that leaves docs/."""
+NOTEBOOK_LINK = re.compile(r'(?<=href=")(\w+)\.md"')
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -31,6 +33,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Return the page with links to the copies."""
     return OUTSIDE.sub(r"\1", markdown)
+
+
+def on_post_page(output: str, page: Page, **_: Any) -> str:
+    """Return the page; links of a notebook to other pages, which mkdocs leaves as they are, follow them."""
+    return NOTEBOOK_LINK.sub(r'\1.html"', output) if page.file.src_uri.endswith(".ipynb") else output
 
 
 def commands() -> str:

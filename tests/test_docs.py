@@ -4,6 +4,8 @@ Pages show what is worth running; here ``SMALLER`` adds options that make the sa
 left to the one of accuracy. A comment before a block says why it is not run at all; its lines are parsed nevertheless.
 """
 
+import json
+import re
 import runpy
 import shutil
 import sys
@@ -20,10 +22,17 @@ from torch import nn
 from torch.utils.data import TensorDataset
 from typer.testing import CliRunner
 
+from conftest import Toy
 from expunge.audits.accuracy import Accuracy
+from expunge.catalogue import entries
 from expunge.cli import app
+from expunge.data import Request, split
+from expunge.datasets.shapes import Shapes
+from expunge.errors import RequestError
 from expunge.experiment import experiment_from
-from expunge.settings import from_toml
+from expunge.forgetting import run_method
+from expunge.network import rebuild
+from expunge.settings import build, from_toml, names
 from images import make_arrays, make_folder, make_hub, make_mnist, make_table
 from pages import ASSIGNMENT, PAGES, ROOT, Block, blocks, check, options, parse, spans
 from test_cli import call
@@ -215,3 +224,29 @@ def test_the_page_of_methods_is_as_its_files_and_results_make_it() -> None:
     """Write it anew with ``python docs/generate.py``."""
     make = runpy.run_path(str(ROOT / "docs" / "generate.py"))
     assert PAGES["methods.md"].read_text(encoding="utf-8") == make["page"](make["read_results"]())
+
+
+def test_the_numbers_by_which_to_choose_are_those_that_were_measured() -> None:
+    summary = json.loads((ROOT / "benchmarks" / "results" / "methods-digits.json").read_text())["summary"]
+    parts = {one.name: " and ".join(sorted(one.reads or ())) or "nothing" for one in entries("methods")}
+    rows = re.findall(r"^\| \[(\w+)\]\(\S+\)(, tuned|) \| (.+) \|$", PAGES["choosing.md"].read_text(), re.MULTILINE)
+    assert len(rows) == 15
+    for method, tuned, cells in rows:
+        one = summary[method + tuned]
+        gap = f"{100 * one['retain_gap']['worst']:+.1f}"
+        numbers = [f"{one['forget_test']['worst']:.3f}", gap, f"{one['inside']:.3f}", f"{one['epoch_equivalents']:.2f}"]
+        assert cells.split(" | ") == [parts[method], *numbers], method
+    assert f"has {summary['head_mask']['inside']:.3f} of the findings inside" in PAGES["choosing.md"].read_text()
+
+
+def test_the_methods_that_take_no_single_rows_are_those_that_the_page_names(toy: Toy) -> None:
+    line = next(line for line in PAGES["choosing.md"].read_text().splitlines() if line.startswith("| single rows"))
+    few = Shapes(classes=4, size=8, channels=1, train_rows=24, test_rows=8).load()
+    parts, refusing = split(few, Request(rows=(0, 1))), set()
+    for name in names("methods"):
+        method = build("methods", {"name": name})
+        try:
+            run_method(method, toy.model, parts, toy.runtime.fresh(), rebuild(toy.model))
+        except RequestError:
+            refusing.add(name)
+    assert set(re.findall(r"`(\w+)`", line)) == refusing
