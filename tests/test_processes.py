@@ -31,8 +31,6 @@ from expunge.data import PARTS, Request, split
 from expunge.datasets.shapes import Shapes
 from expunge.errors import ModelError, SettingsError
 from expunge.forgetting import run_method
-from expunge.methods.gated_knowledge_transfer import GatedKnowledgeTransfer
-from expunge.methods.projected_gradient import ProjectedGradient
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
 from expunge.processes import share
@@ -136,38 +134,6 @@ def test_two_processes_train_and_forget_as_one_does(tmp_path: Path) -> None:
         others = json.loads((tmp_path / f"2-{rank}.json").read_text())
         assert others["access"] == told["access"]  # each row is counted once, whoever read it
         assert others["flops"] >= told["flops"]  # each process learns the noise
-
-
-def forget_beside(fabric: Fabric, folder: str) -> None:
-    """Let one network forget by methods that take steps or sums of their own, and write what each process has then."""
-    torch.set_num_threads(1)
-    alone = Runtime(fabric=Fabric(accelerator="cpu", devices=1, precision="64-true"), precision="64-true")
-    data = Shapes(classes=4, size=8, channels=1, train_rows=123, test_rows=40, noise=0.3).load()
-    with alone.seeded("train/init"):
-        model = Network(name="mlp").build(data).double()
-    fit(model, data.train, alone, Training(epochs=4), stage="train")
-    runtime = Runtime(fabric=fabric, precision="64-true")
-    taught = GatedKnowledgeTransfer(rounds=3, batch_size=16, threshold=0.9)
-    for name, method in (("taught", taught), ("projected", ProjectedGradient(epochs=5, batch_size=16))):
-        made = run_method(method, model, split(data, Request(classes=(1,))), runtime, rebuild(model))
-        moved = {key: value.clone() for key, value in made.model.state_dict().items()}
-        save_file(moved, f"{folder}/{fabric.world_size}-{fabric.global_rank}-{name}.safetensors")
-        told = {part: asdict(count) for part, count in made.access.items()}
-        Path(f"{folder}/{fabric.world_size}-{fabric.global_rank}-{name}.json").write_text(json.dumps(told))
-
-
-def test_two_processes_teach_and_project_as_one_does(tmp_path: Path) -> None:
-    Fabric(accelerator="cpu", devices=1, precision="64-true").launch(forget_beside, str(tmp_path))  # type: ignore[arg-type]
-    two = Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn", precision="64-true")
-    two.launch(forget_beside, str(tmp_path))  # type: ignore[arg-type]
-    for name, tolerance in (("taught", 0.0), ("projected", 1e-5)):  # inputs are summed up in single precision
-        expected = load_file(tmp_path / f"1-0-{name}.safetensors")
-        told = json.loads((tmp_path / f"1-0-{name}.json").read_text())
-        for rank in (0, 1):
-            for key, value in load_file(tmp_path / f"2-{rank}-{name}.safetensors").items():
-                torch.testing.assert_close(value, expected[key], rtol=0, atol=tolerance, msg=f"{name}: {key}")
-            # each row is counted once, whoever read it
-            assert json.loads((tmp_path / f"2-{rank}-{name}.json").read_text()) == told
 
 
 def expunge(*words: str) -> str:

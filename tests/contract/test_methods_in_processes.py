@@ -31,7 +31,6 @@ FEW: dict[str, Any] = {
 }
 """What a method is made small by, if it has it."""
 DRAWN_APART = {
-    "gated_knowledge_transfer",  # each process has noise of its own
     "jit",  # as dropout is: each process shakes its own rows
     "mu_mis",  # and draws its own other class for each
     "prune_lora",  # dropout within the adapters
