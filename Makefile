@@ -40,7 +40,7 @@ benchmarks: $(VENV)/.ready ## Measure again what benchmarks/results holds
 	$(RUN)/python benchmarks/corruptions.py --out benchmarks/results/corruptions.json
 	$(RUN)/python benchmarks/population_audits.py --out benchmarks/results/population_audits.json
 	$(RUN)/python benchmarks/overhead.py --out benchmarks/results/overhead.json
-	PYTHONPATH=tests $(RUN)/python benchmarks/pages.py runs/demo/report.html --out benchmarks/results/pages.json
+	PYTHONPATH=tests $(RUN)/python benchmarks/opening.py runs/demo/report.html --out benchmarks/results/opening.json
 	$(RUN)/python benchmarks/scaling.py --out benchmarks/results/scaling.json
 	$(RUN)/python benchmarks/sequential.py --out benchmarks/results/sequential.json
 	$(RUN)/python benchmarks/speed_ideas.py --out benchmarks/results/speed_ideas.json

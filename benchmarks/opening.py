@@ -3,7 +3,7 @@
 Opened is when the text can be read (the load event), drawn when every chart is. The comparison is made up by the tests:
 as large as one of 20 methods by 10 classes by 3 seeds.
 
-    PYTHONPATH=tests python benchmarks/pages.py runs/demo/report.html --out benchmarks/results/pages.json
+    PYTHONPATH=tests python benchmarks/opening.py runs/demo/report.html --out benchmarks/results/opening.json
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
     """Open the pages and write what it took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/pages.json"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/opening.json"))
     arguments = parser.parse_args()
     comparison = made_up_comparison()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
