@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
@@ -26,7 +27,7 @@ class Shot:
 
     name: str
     page: str
-    scheme: str
+    scheme: Literal["light", "dark"]
     section: str | None = None
 
 
@@ -39,14 +40,13 @@ SHOTS = (
 
 def take(shot: Shot, browser: Browser) -> None:
     """Write one picture, in the 256 colours that suffice."""
-    page = browser.new_page(viewport={"width": 1280, "height": 1300})
-    page.emulate_media(color_scheme=shot.scheme)  # type: ignore[arg-type]
+    page = browser.new_page(viewport={"width": 1280, "height": 1500}, color_scheme=shot.scheme)
     page.goto((ROOT / shot.page).as_uri())
+    while not page.evaluate(DRAWN):  # the page's own policy forbids to wait for it from within
+        page.wait_for_timeout(100)
     if shot.section:
         page.evaluate(f"document.getElementById('{shot.section}').scrollIntoView()")
-    page.wait_for_timeout(3000)
-    if not page.evaluate(DRAWN):
-        raise RuntimeError(f"expected {shot.page} to be drawn after three seconds: try again on an idle machine")
+        page.wait_for_timeout(500)
     file = PICTURES / f"{shot.name}.png"
     page.screenshot(path=file)
     Image.open(file).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)

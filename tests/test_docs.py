@@ -41,7 +41,7 @@ LINES = [
     (page, words) for page in PAGES for each in blocks(page) if each.language == "bash" for words in each.commands()
 ]
 RUN = [page for page in PAGES if any(one.language in ("bash", "python") and not one.not_run for one in blocks(page))]
-NOT_RUN = 6  # blocks; give a good reason before you raise it
+NOT_RUN = 8  # blocks; give a good reason before you raise it
 WORLD = ["--set", "training.epochs=1", "--set", "references=2", "--set", 'audits=["accuracy"]']
 POPULATION = ["--set", "population=2", "--set", "stacked=2"]
 SMALLER = {
@@ -250,3 +250,13 @@ def test_the_methods_that_take_no_single_rows_are_those_that_the_page_names(toy:
         except RequestError:
             refusing.add(name)
     assert set(re.findall(r"`(\w+)`", line)) == refusing
+
+
+def test_the_gallery_shows_small_pictures_and_the_commands_that_made_them() -> None:
+    make = runpy.run_path(str(ROOT / "docs" / "gallery.py"))
+    shown = [words[1:] for page, words in LINES if page == "gallery.md"]
+    assert shown == [make["DEMO"], make["COMPARE"]]
+    assert ("README.md", ["expunge", *make["COMPARE"]]) in LINES
+    sizes = [(make["PICTURES"] / f"{shot.name}.png").stat().st_size for shot in make["SHOTS"]]
+    assert max(sizes) < 200_000
+    assert sum(sizes) < 800_000
