@@ -134,5 +134,6 @@ def test_numbers_are_written_for_people() -> None:
         "0.0 %", "under 0.1 %", "98.6 %", "over 99.9 %", "100.0 %", "not known", "not known",
     ]  # fmt: skip
     assert [decimal(x) for x in (0.0, -0.1234, 12345.6, 1e-9)] == ["0", "\u22120.123", "12,346", "1e\u221209"]
-    assert [seconds(x) for x in (0.421, 200.0, 7300.0, None)] == ["0.421 s", "3 min 20 s", "2 h 1 min", "not known"]
+    assert [seconds(x) for x in (0.00042, 0.421, 200.0, 7300.0)] == ["under 1 ms", "0.421 s", "3 min 20 s", "2 h 1 min"]
+    assert seconds(None) == "not known"
     assert [scaled(x, "FLOP") for x in (0.0, 1.25e9, None)] == ["0 FLOP", "1.25 GFLOP", "not known"]

@@ -13,7 +13,7 @@ from expunge.report.packed import plotly
 from expunge.report.page import QUESTIONS, label, read_text
 from expunge.report.reproduce import as_toml
 from expunge.report.titles import title
-from expunge.report.wording import NOT_KNOWN, clip, decimal, is_share, listed, percent, scaled, seconds
+from expunge.report.wording import NOT_KNOWN, clip, decimal, is_share, listed, low_to_high, percent, scaled, seconds
 from expunge.result import LEVELS
 
 NO_RANK = "\u2013"
@@ -104,11 +104,11 @@ def _row(one: Standing) -> Row:
             Cell(text=percent(passed.mean), key=passed.mean, below=_interval(passed, percent)),
             Cell(text=", ".join(f"{count}\u00a0{level}" for level, count in reached.items()), key=mean_level),
             Cell(text=points(kept.mean), key=kept.mean, below=f"worst {points(worst)}"),
-            Cell(text=percent(time.median), key=time.median, below=f"{percent(time.low)} to {percent(time.high)}"),
+            Cell(text=percent(time.median), key=time.median, below=low_to_high(percent(time.low), percent(time.high))),
             Cell(
                 text=seconds(duration.median),
                 key=duration.median,
-                below=f"{seconds(duration.low)} to {seconds(duration.high)}",
+                below=low_to_high(seconds(duration.low), seconds(duration.high)),
             ),
             Cell(text=decimal(passes.median), key=passes.median, below=scaled(one.cost["flops"].median, "FLOP")),
         ),

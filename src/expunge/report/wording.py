@@ -88,13 +88,20 @@ def count(number: int | None) -> str:
 
 
 def seconds(duration: float | None) -> str:
-    """Return a duration as ``0.42 s`` or ``3 min 20 s``."""
+    """Return a duration as ``0.42 s`` or ``3 min 20 s``; what is shorter than a millisecond is told as that."""
     if duration is None or not math.isfinite(duration):
         return NOT_KNOWN
+    if 0 < duration < 0.001:
+        return "under 1 ms"
     if duration < 120:
         return f"{duration:.3g} s"
     minutes, rest = divmod(round(duration), 60)
     return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def low_to_high(low: str, high: str) -> str:
+    """Return two numbers as ``low to high``; what is the same, once."""
+    return low if low == high else f"{low} to {high}"
 
 
 def scaled(number: float | None, unit: str) -> str:
