@@ -103,7 +103,9 @@ def test_umap_keeps_neighbours_together_and_repeats() -> None:
     generator = np.random.default_rng(0)
     groups = np.repeat(np.arange(3), 8)
     features = 20 * np.eye(3, 6)[groups] + generator.normal(size=(24, 6))
+    threads = torch.get_num_threads()
     points, spread = neighbourly(features, 7)
+    assert torch.get_num_threads() == threads  # or whatever is trained afterwards ends with other last bits
     distances = np.linalg.norm(points[:, None] - points[None], axis=2) + 1e9 * np.eye(24)
     assert (groups[distances.argmin(axis=1)] == groups).all()
     assert spread is None

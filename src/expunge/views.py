@@ -144,9 +144,11 @@ def neighbourly(features: Float[np.ndarray, "rows width"], seed: int) -> tuple[P
     from umap import UMAP
 
     near = min(15, len(features) - 1)  # its own default, where there are so many
+    threads = torch.get_num_threads()
     points: Points = UMAP(n_neighbors=near, min_dist=APART, init="pca", random_state=seed, n_jobs=1).fit_transform(
         features
     )
+    torch.set_num_threads(threads)  # numba, which UMAP is compiled by, sets OpenMP's, on which last bits hang
     return points.astype(np.float64) - points.mean(axis=0), None
 
 
