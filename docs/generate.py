@@ -67,7 +67,7 @@ def measured(data: str, summary: dict[str, Any], methods: list[Entry]) -> str:
     return f"""## Measured on {data}
 
 `python benchmarks/methods.py` ([{RESULTS[data]}](../benchmarks/results/{RESULTS[data]}): commands, settings, all
-findings). {ROWS if single else CLASSES}
+findings), {summary["original"]["cases"]} cases. {ROWS if single else CLASSES}
 
 {table(columns, rows)}"""
 

@@ -16,8 +16,8 @@ Differences from the code: it divides the divergence by the number of classes to
 which Adam does not feel but for the constant that it adds to each step's divisor. Defaults are those of the code's
 notebook: 30 % of the retained rows, one pass, a rate of 0.0001, a temperature of 1.
 
-Reproduction: not tried at the size of its authors, which takes a GPU. On small data, with its own settings, it forgets
-next to nothing, for want of steps: the tables of ``docs/methods.md``.
+Reproduction: not tried at the size of its authors, which takes a GPU. On digits, with its own settings, it forgets next
+to nothing, for want of steps: the tables of ``docs/methods.md``.
 """
 
 from typing import Annotated, ClassVar

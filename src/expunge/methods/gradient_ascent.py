@@ -17,8 +17,8 @@ CIFAR-10: 5 passes at 1e-4 in batches of 256, momentum 0.9, weight decay 5e-4.
 
 Differences from that code: momentum is Nesterov's.
 
-Reproduction: not tried at the size of its authors, which takes a GPU. On small data, with its own settings, it forgets
-next to nothing, for want of steps: the tables of ``docs/methods.md``.
+Reproduction: not tried at the size of its authors, which takes a GPU. On digits, with its own settings, it forgets next
+to nothing, for want of steps: the tables of ``docs/methods.md``.
 """
 
 from typing import ClassVar

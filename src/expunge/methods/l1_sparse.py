@@ -14,8 +14,8 @@ default penalty is second-hand: the paper tunes it and its code gives no value; 
 compare with it. Passes and rate are those of the code's page. No weight becomes zero exactly, since SGD steps over it:
 they come near.
 
-Reproduction: not tried at the size of its authors, which takes a GPU. On small data, with its own settings, it forgets
-next to nothing, for want of steps: the tables of ``docs/methods.md``.
+Reproduction: not tried at the size of its authors, which takes a GPU. On digits, with its own settings, it forgets next
+to nothing, for want of steps; on a part of CIFAR-10 the class goes: the tables of ``docs/methods.md``.
 """
 
 from typing import Annotated, ClassVar

@@ -12,8 +12,8 @@ Differences from the code: a batch is a random choice of both kinds, half of eac
 rows and 16 forgotten ones), and each row counts as in a batch of half and half; SGD has Nesterov momentum of 0.9, with
 which a rate of 0.001 goes as fast as the code's 0.01 without.
 
-Reproduction: not tried at the size of its authors, which takes a GPU. On small data, with its own settings, it forgets
-next to nothing, for want of steps: the tables of ``docs/methods.md``.
+Reproduction: not tried at the size of its authors, which takes a GPU. On digits, with its own settings, it forgets next
+to nothing, for want of steps; on a part of CIFAR-10 the class goes: the tables of ``docs/methods.md``.
 """
 
 from typing import Annotated, ClassVar

@@ -12,8 +12,8 @@ Differences from the paper: where whole classes are forgotten, labels are drawn 
 none of the forgotten classes is taught to rows of another. Passes, rate and batch size are those of the authors of
 "Selective Synaptic Dampening", https://arxiv.org/abs/2308.07707, who compare with it on larger networks.
 
-Reproduction: not tried at the size of its authors, which takes a GPU. On small data, with its own settings, it forgets
-next to nothing, for want of steps: the tables of ``docs/methods.md``.
+Reproduction: not tried at the size of its authors, which takes a GPU. On digits, with its own settings, it forgets next
+to nothing, for want of steps: the tables of ``docs/methods.md``.
 """
 
 from typing import ClassVar

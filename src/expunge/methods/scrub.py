@@ -23,8 +23,8 @@ driven off only from the second on.
 Not here: SCRUB+R, which rewinds to the round whose error on the forgotten rows is nearest to that on held-out rows of
 the same kind. Such rows are those that audits judge by, and of single rows there are none.
 
-Reproduction: not tried at the size of its authors, which takes a GPU. On small data, with its own settings, it forgets
-next to nothing, for want of steps: the tables of ``docs/methods.md``.
+Reproduction: not tried at the size of its authors, which takes a GPU. On digits, with its own settings, it forgets next
+to nothing, for want of steps: the tables of ``docs/methods.md``.
 """
 
 from typing import Annotated, ClassVar

@@ -15,8 +15,8 @@ the label drawn is never the true one, and where whole classes are forgotten it 
 `random_labels`, whose passes, rate and batch size it has, so that the two differ in this alone. Adam starts anew with
 every pass.
 
-Reproduction: not tried at the size of its authors, which takes a GPU. On small data, with its own settings, it forgets
-next to nothing, for want of steps: the tables of ``docs/methods.md``.
+Reproduction: not tried at the size of its authors, which takes a GPU. On digits, with its own settings, it forgets next
+to nothing, for want of steps: the tables of ``docs/methods.md``.
 """
 
 from typing import ClassVar
