@@ -18,6 +18,7 @@ from expunge.training import Training, fit, predict
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start: two workers on two cores
 
 TRAINING = Training(epochs=15, batch_size=32)
 
