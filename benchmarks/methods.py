@@ -9,7 +9,8 @@
    each method's own settings: how to tune for that is not known without rows that no model has seen.
 
 A method that refuses or diverges is named with its words; it is in no mean. With `--methods` only these are measured,
-and what the file already says of others stays.
+and what the file already says of others stays. With ``--go-on`` all that the file says stays: an interrupted command
+goes on where it stopped.
 
     python benchmarks/methods.py --data digits --classes 1 3 8 --out benchmarks/results/methods-digits.json
     python benchmarks/methods.py --data digits --request rows --out benchmarks/results/methods-digits-rows.json
@@ -76,7 +77,7 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """Forget by every method from one original, and judge what comes out; one row per method."""
     parts: Split = split(world.data, request)
-    what = "rows" if request.rows else "-".join(map(str, request.classes))
+    what = named(request)
     original = world.trained(world.data.train, seed, f"original-{seed}")
     numbers = [*range(references), HELD_OUT]
     retrained = [world.trained(parts["retain"], 1000 + number, f"{what}-{number}") for number in numbers]
@@ -99,6 +100,11 @@ def measure(
         findings = [finding for audit in CHEAP for finding in audit(judged)]
         counted = [plain(finding) for finding in findings if finding.level is not None]
         yield {"request": what, "seed": seed} | row | {"level": reached(findings), "findings": counted}
+
+
+def named(request: Request) -> str:
+    """Return the word for a request in the record."""
+    return "rows" if request.rows else "-".join(map(str, request.classes))
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -152,10 +158,12 @@ def show(summary: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def earlier(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what the file says of methods that are not measured now; nothing if all are."""
-    if not arguments.methods or not arguments.out.exists():
+    """Return what the file says and is not measured anew."""
+    if not (arguments.methods or arguments.go_on) or not arguments.out.exists():
         return {"command": [], "methods": {}, "tuning": {}, "rows": []}
     record = json.loads(arguments.out.read_text())
+    if arguments.go_on:
+        return {**record, "command": [record["command"]]}
     again = {*arguments.methods, *(name + TUNED for name in arguments.methods)}
     left = {
         part: {name: one for name, one in record[part].items() if name not in again} for part in ("methods", "tuning")
@@ -179,6 +187,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", choices=("digits", "cifar10"), required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--methods", nargs="+", choices=names("methods"), help="only these; all if left out")
+    parser.add_argument("--go-on", action="store_true", help="measure what the file does not have yet")
     parser.add_argument("--request", choices=("classes", "rows"), default="classes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--classes", type=int, nargs="+", default=[1, 3, 8])
@@ -205,22 +214,32 @@ def main() -> None:
     world = open_world(arguments)
     methods = methods_for(world, arguments.methods or names("methods"))
     kept = earlier(arguments)
-    tuned: dict[str, Any] = {}
+    tuned: dict[str, Any] = kept["tuning"]
     if arguments.request == "classes":
-        tuned = tune_all(world, methods, arguments.tuning_class, arguments.tuning_seed, arguments.trials)
-    ready = {name + TUNED: build("methods", one["method"]) for name, one in tuned.items() if one.get("best")}
+        left = {name: method for name, method in methods.items() if name not in kept["tuning"]}
+        tuned = kept["tuning"] | tune_all(world, left, arguments.tuning_class, arguments.tuning_seed, arguments.trials)
+    ready = {
+        name + TUNED: build("methods", tuned[name]["method"])
+        for name in methods
+        if name in tuned and tuned[name].get("best")
+    }
     rows: list[dict[str, Any]] = kept["rows"]
-    known = {row["method"] for row in rows}
+    known = {(row["method"], row["request"], row["seed"]) for row in rows}
     for request in requests(arguments, world):
         for seed in arguments.seeds:
-            measured = measure(world, methods | ready, request, seed, arguments.references)
-            rows += [row for row in measured if row["method"] not in known]
+            left = {
+                name: method for name, method in (methods | ready).items() if (name, named(request), seed) not in known
+            }
+            if not left:
+                continue
+            measured = measure(world, left, request, seed, arguments.references)
+            rows += [row for row in measured if (row["method"], row["request"], row["seed"]) not in known]
             summary = summarise(rows)
             record = {
                 "command": "; ".join([*kept["command"], "python " + " ".join(sys.argv)]),
                 "environment": environment("cpu") | {"threads": str(torch.get_num_threads())},
                 "methods": kept["methods"] | {name: describe(method) for name, method in (methods | ready).items()},
-                "tuning": kept["tuning"] | tuned,
+                "tuning": tuned,
                 "summary": summary,
                 "rows": rows,
             }
