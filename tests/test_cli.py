@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from examples import example_result
 from expunge import cli
 from expunge.cli import app
-from expunge.terminal import findings_table
+from expunge.cli.terminal import findings_table
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = ["--set", "dataset.classes=4", "--set", "dataset.size=8", "--set", "dataset.train_rows=160"]

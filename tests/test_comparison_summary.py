@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from expunge.cli.terminal_comparison import comparison_table, remarks
 from expunge.comparison.cells import label_methods, world_name
 from expunge.comparison.record import Comparison
 from expunge.comparison.summary import compare, kept, passed, ratio
@@ -16,7 +17,6 @@ from expunge.finding import Finding, finding
 from expunge.report.comparison_charts import pareto_front
 from expunge.report.comparison_page import render
 from expunge.result import Bill, Level, Result, from_json
-from expunge.terminal_comparison import comparison_table, remarks
 from test_report import HOSTILE, Page
 
 SETTING = {"dataset": {"name": "digits"}, "network": {"name": "mlp"}, "training": {"epochs": 3}, "references": 3}

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from conftest import Toy, make_toy
 from expunge.errors import DivergedError, ModelError
+from expunge.methods._tail import Body, Cut, Tail, cut
 from expunge.methods.dissolve import Dissolve, basis, batches, faded, size_of, without
 from expunge.network import Network, copy_of, reset_rows
 from expunge.rows import TensorRows
 from expunge.runtime import open_runtime
-from expunge.tail import Body, Cut, Tail, cut
 
 WIDTH, CLASSES = 6, 4
 

@@ -9,13 +9,13 @@ from conftest import Toy
 from expunge.data import Request, split
 from expunge.errors import RequestError, SettingsError
 from expunge.methods import null_space, svd
+from expunge.methods._subspaces import find_layers, inputs_of, matrix_of
 from expunge.methods.damp import Damp, Moments, own_projection, separability
 from expunge.methods.esc import Esc
 from expunge.methods.null_space import NullSpace, pseudo_labels, retained_subspaces
 from expunge.methods.pour import Pour, without
 from expunge.methods.svd import Svd
 from expunge.rows import Rows, TakenRows
-from expunge.subspaces import find_layers, inputs_of, matrix_of
 from test_subspaces import seen_by_layers
 
 TETRAHEDRON = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])

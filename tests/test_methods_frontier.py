@@ -12,13 +12,13 @@ from conftest import Toy
 from expunge.data import Request, split
 from expunge.errors import ModelError
 from expunge.methods import boundary_expand, boundary_shrink
+from expunge.methods._other_classes import among_others
 from expunge.methods.boundary_expand import BoundaryExpand, widened
 from expunge.methods.boundary_shrink import BoundaryShrink, nearest_labels
 from expunge.methods.delete import Delete, divergence
 from expunge.methods.jit import Jit, Shaken
 from expunge.methods.mu_mis import MuMis, differentiable, sensitivity
 from expunge.network import Network, batch_norms, find_head
-from expunge.others import among_others
 from expunge.rows import Rows
 
 NESTEROV = 1.9

@@ -14,8 +14,8 @@ from torch.nn import functional
 from conftest import Toy
 from expunge.data import Request, split
 from expunge.errors import SettingsError
-from expunge.importance import Importance, Losses, Size, batch_importance, row_importance
 from expunge.methods import ssd
+from expunge.methods._importance import Importance, Losses, Size, batch_importance, row_importance
 from expunge.methods.fisher import Fisher, expected
 from expunge.methods.lfssd import Lfssd, squared_lengths
 from expunge.methods.ssd import Ssd, cross_entropies, dampen_weights

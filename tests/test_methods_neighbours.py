@@ -12,16 +12,16 @@ from torch.nn import functional
 
 from conftest import Toy
 from expunge.access import Access, Count
-from expunge.adapters import adapt, adaptable_layers
 from expunge.data import PARTS, Data, Request, Split, split
 from expunge.errors import DivergedError, ModelError
 from expunge.methods import gated_knowledge_transfer, prune_lora
+from expunge.methods._adapters import adapt, adaptable_layers
+from expunge.methods._subspaces import find_layers, input_grams
 from expunge.methods.gated_knowledge_transfer import GatedKnowledgeTransfer, Transfer, passes
 from expunge.methods.projected_gradient import ProjectedGradient, core
 from expunge.methods.prune_lora import PruneLora, choose_layers, prune_filters
 from expunge.methods.residual_feature_alignment import Alignment, ResidualFeatureAlignment, mean_features
 from expunge.rows import JoinedRows, TensorRows
-from expunge.subspaces import find_layers, input_grams
 from expunge.training import Training, fit, predict
 
 SIZE = (1, 16, 16)

@@ -15,17 +15,17 @@ from torch.nn import functional
 
 from conftest import Toy
 from expunge.data import Request, split
-from expunge.distillation import divergence, teacher_of
 from expunge.errors import ModelError
-from expunge.gradients import mean_gradient
 from expunge.methods import bad_teacher, convolution_transpose, masked_small_gradients, scrub
+from expunge.methods._distillation import divergence, teacher_of
+from expunge.methods._gradients import mean_gradient
+from expunge.methods._paced import paced
 from expunge.methods.bad_teacher import BadTeacher
 from expunge.methods.convolution_transpose import ConvolutionTranspose, transpose_kernels
 from expunge.methods.l1_sparse import L1Sparse
 from expunge.methods.masked_small_gradients import MaskedSmallGradients
 from expunge.methods.salun import Salun, largest
 from expunge.methods.scrub import Scrub
-from expunge.paced import paced
 from expunge.rows import Rows
 from expunge.runtime import Runtime
 from expunge.training import Training, fit, predict

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from conftest import Toy
-from expunge import subspaces
 from expunge.errors import ModelError
+from expunge.methods import _subspaces
+from expunge.methods._subspaces import basis, input_grams, inputs_of, matrix_of, spectrum
 from expunge.rows import TakenRows
-from expunge.subspaces import basis, input_grams, inputs_of, matrix_of, spectrum
 
 
 def seen_by_layers(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
@@ -30,7 +30,7 @@ def seen_by_layers(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_grams_are_those_of_all_patches_at_once(toy: Toy, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subspaces, "NUMBERS", 5000)  # a few rows at a time
+    monkeypatch.setattr(_subspaces, "NUMBERS", 5000)  # a few rows at a time
     rows = TakenRows(toy.data.train, np.arange(70))
     found = input_grams(toy.model, rows, toy.runtime.fresh(), stage="grams", bias=bias, batch_size=32)
     seen = seen_by_layers(toy.model, rows.batch(np.arange(70))[0])

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from examples import example_findings, example_result
-from expunge import terminal
-from expunge.terminal import Bars, findings_table, in_lines, rate
+from expunge.cli import terminal
+from expunge.cli.terminal import Bars, findings_table, in_lines, rate
 
 CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

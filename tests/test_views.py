@@ -7,9 +7,9 @@ import pytest
 
 from cases import CLASSES, featured_case, random_case, row_case, state
 from examples import example_findings, example_result, example_views
+from expunge.audits._histogram import places, shares
 from expunge.audits.membership import LOSSES, Membership
 from expunge.finding import Finding, finding
-from expunge.histogram import places, shares
 from expunge.report import render
 from expunge.report.destinations import NONE, destinations
 from expunge.report.profiles import profiles

@@ -43,10 +43,10 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from expunge.audits import prediction
+from expunge.audits._histogram import places, shares
 from expunge.case import Case, Evidence
 from expunge.data import Part
 from expunge.finding import Finding, Series
-from expunge.histogram import places, shares
 from expunge.settings import settings
 from expunge.training import Count
 

@@ -30,11 +30,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from expunge.audits._histogram import places, shares
 from expunge.bootstrap import Values
 from expunge.case import Case, Evidence
 from expunge.data import Part
 from expunge.finding import Finding
-from expunge.histogram import places, shares
 from expunge.settings import settings
 
 PLACES = 12

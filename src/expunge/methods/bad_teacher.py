@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from expunge.access import Access
 from expunge.data import Part
-from expunge.distillation import Teacher, divergence, teacher_of
+from expunge.methods._distillation import Teacher, divergence, teacher_of
 from expunge.network import copy_of
 from expunge.rows import JoinedRows, RelabelledRows, Rows, TakenRows
 from expunge.runtime import Runtime

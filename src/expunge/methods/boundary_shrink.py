@@ -36,8 +36,8 @@ from torch.nn import functional
 
 from expunge.access import Access
 from expunge.data import Part
+from expunge.methods._other_classes import among_others, forgotten_classes
 from expunge.network import batch_norms, copy_of
-from expunge.others import among_others, forgotten_classes
 from expunge.rows import RelabelledRows, Rows
 from expunge.runtime import Runtime, count_batches
 from expunge.settings import settings

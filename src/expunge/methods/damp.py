@@ -38,11 +38,11 @@ from torch import Tensor, nn
 from expunge.access import Access
 from expunge.data import Part, subset
 from expunge.errors import ModelError
+from expunge.methods._subspaces import find_layers, input_grams, multiply_inputs
 from expunge.network import copy_of
 from expunge.rows import Rows, TakenRows
 from expunge.runtime import Runtime
 from expunge.settings import settings
-from expunge.subspaces import find_layers, input_grams, multiply_inputs
 from expunge.training import Count
 
 NOTHING = 1e-4

@@ -29,8 +29,8 @@ from torch.nn import functional
 
 from expunge.access import Access
 from expunge.data import Part
+from expunge.methods._other_classes import among_others, forgotten_classes
 from expunge.network import batch_norms, copy_of
-from expunge.others import among_others, forgotten_classes
 from expunge.runtime import Runtime
 from expunge.settings import settings
 from expunge.training import Count, Positive, Training, fit

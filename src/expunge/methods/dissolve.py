@@ -7,7 +7,7 @@ Hiding an output leaves the class in the features, and high learning rates shake
 the head says which directions of the features the retained classes read. These stay; the others fade.
 
 1. Subset. Draw a share of the retained rows and put each through the network once. Keep what comes out of the first
-   units (see `expunge.tail`), what the head reads, and the logits. All training is of the last units alone.
+   units (see `expunge.methods._tail`), what the head reads, and the logits. All training is of the last units alone.
 2. Targets of the features h that the head reads, centred. S is the span of the retained classes' head rows w_k, their
    mean taken off: whatever is outside it changes no retained class against another. u is the part outside S of a
    forgotten class's row: what that class reads and no other does. The target is the part of h in S, and outside it
@@ -47,11 +47,11 @@ from torch.nn import functional
 from expunge.access import Access
 from expunge.data import Part, choose
 from expunge.errors import DivergedError
+from expunge.methods._tail import Cut, Tail, cut
 from expunge.network import copy_of, find_head, reset_rows
 from expunge.rows import Rows, TakenRows
 from expunge.runtime import Runtime
 from expunge.settings import settings
-from expunge.tail import Cut, Tail, cut
 from expunge.training import Count, NotNegative, Positive, Training, make_schedule, optimizer_of
 
 Share = Annotated[float, Ge(0), Le(1)]
@@ -104,7 +104,7 @@ class Dissolve:
 
         Raises:
             RequestError: The request is of single rows.
-            ModelError: The network cannot be cut; see `expunge.tail.cut`.
+            ModelError: The network cannot be cut; see `expunge.methods._tail.cut`.
             DivergedError: No rate that was tried leaves the answers to retained rows nearly as they were.
         """
         access.classes()  # a request of single rows is refused before a row is read

@@ -54,7 +54,7 @@ class DissolveDataFree:
 
         Raises:
             RequestError: The request is of single rows.
-            ModelError: The network cannot be cut; see `expunge.tail.cut`.
+            ModelError: The network cannot be cut; see `expunge.methods._tail.cut`.
             DivergedError: No rate that was tried leaves the answers to the made-up inputs nearly as they were.
         """
         forgotten = access.classes()

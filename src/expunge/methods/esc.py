@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from expunge.access import Access
 from expunge.data import Part
 from expunge.errors import SettingsError
+from expunge.methods._subspaces import input_grams, multiply_inputs, spectrum
 from expunge.network import copy_of, find_head
 from expunge.runtime import Runtime
 from expunge.settings import settings
-from expunge.subspaces import input_grams, multiply_inputs, spectrum
 
 
 @settings

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from expunge.access import Access
 from expunge.data import Part
-from expunge.importance import row_importance
+from expunge.methods._importance import row_importance
 from expunge.network import copy_of, find_head
 from expunge.runtime import Runtime
 from expunge.settings import settings

@@ -36,9 +36,9 @@ from torch import Tensor, nn
 from expunge.access import Access
 from expunge.data import Part
 from expunge.errors import ModelError
-from expunge.gradients import mean_gradient
+from expunge.methods._gradients import mean_gradient
+from expunge.methods._paced import paced
 from expunge.network import copy_of
-from expunge.paced import paced
 from expunge.rows import TakenRows
 from expunge.runtime import Runtime
 from expunge.settings import settings

@@ -34,8 +34,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from expunge.access import Access
 from expunge.data import Part
+from expunge.methods._other_classes import among_others, forgotten_classes
 from expunge.network import copy_of
-from expunge.others import among_others, forgotten_classes
 from expunge.runtime import Runtime
 from expunge.settings import settings
 from expunge.training import Count, Positive, Training, fit

@@ -37,11 +37,11 @@ from torch.nn.utils import parametrize
 from expunge.access import Access
 from expunge.data import Part, subset
 from expunge.errors import ModelError
+from expunge.methods._subspaces import Layer, basis, find_layers, input_grams, matrix_of
 from expunge.network import copy_of
 from expunge.rows import RelabelledRows, Rows, TakenRows
 from expunge.runtime import Runtime
 from expunge.settings import settings
-from expunge.subspaces import Layer, basis, find_layers, input_grams, matrix_of
 from expunge.synthesis import NORMS
 from expunge.training import Count, Positive, Training, fit, predict
 

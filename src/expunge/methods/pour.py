@@ -36,10 +36,10 @@ from torch import Tensor, nn
 
 from expunge.access import Access
 from expunge.data import Part
+from expunge.methods._subspaces import multiply_inputs
 from expunge.network import copy_of, find_head
 from expunge.runtime import Runtime
 from expunge.settings import settings
-from expunge.subspaces import multiply_inputs
 
 
 @settings

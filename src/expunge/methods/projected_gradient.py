@@ -40,10 +40,10 @@ from torch import Tensor, nn
 
 from expunge.access import Access
 from expunge.data import Part
+from expunge.methods._subspaces import input_grams, spectrum
 from expunge.methods.null_space import bind, released
 from expunge.runtime import Runtime
 from expunge.settings import settings
-from expunge.subspaces import input_grams, spectrum
 from expunge.synthesis import NORMS
 from expunge.training import Count, NotNegative, Positive, Training, fit
 

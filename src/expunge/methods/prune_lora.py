@@ -38,9 +38,9 @@ from torch import nn
 from torch.nn.utils import prune
 
 from expunge.access import Access
-from expunge.adapters import CONVOLUTIONS, adapt, adaptable_layers, merged
 from expunge.data import Part
 from expunge.errors import ModelError
+from expunge.methods._adapters import CONVOLUTIONS, adapt, adaptable_layers, merged
 from expunge.network import copy_of, find_head
 from expunge.runtime import Runtime
 from expunge.settings import settings

@@ -35,10 +35,10 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from expunge.access import Access
-from expunge.adapters import ADAPTER, adapt, adaptable_layers, merged
 from expunge.data import Part
 from expunge.errors import ModelError
-from expunge.importance import total
+from expunge.methods._adapters import ADAPTER, adapt, adaptable_layers, merged
+from expunge.methods._importance import total
 from expunge.methods.neggrad_plus import mean_of_both, repeated
 from expunge.rows import JoinedRows, RelabelledRows, Rows
 from expunge.runtime import Runtime, count_batches

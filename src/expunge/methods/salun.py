@@ -32,10 +32,10 @@ from torch import Tensor, nn
 
 from expunge.access import Access
 from expunge.data import Part
-from expunge.gradients import mean_gradient
+from expunge.methods._gradients import mean_gradient
+from expunge.methods._paced import paced
 from expunge.methods.random_labels import other_labels
 from expunge.network import copy_of
-from expunge.paced import paced
 from expunge.rows import JoinedRows, RelabelledRows
 from expunge.runtime import Runtime
 from expunge.settings import settings

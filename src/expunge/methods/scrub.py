@@ -36,7 +36,7 @@ from torch.nn import functional
 
 from expunge.access import Access
 from expunge.data import Part
-from expunge.distillation import Teacher, divergence, teacher_of
+from expunge.methods._distillation import Teacher, divergence, teacher_of
 from expunge.network import copy_of
 from expunge.runtime import Runtime
 from expunge.settings import settings

@@ -42,7 +42,7 @@ from torch.nn import functional
 from expunge.access import Access
 from expunge.data import Part
 from expunge.errors import SettingsError
-from expunge.importance import Importance, Losses, Size, batch_importance, row_importance
+from expunge.methods._importance import Importance, Losses, Size, batch_importance, row_importance
 from expunge.network import copy_of
 from expunge.rows import TakenRows
 from expunge.runtime import Runtime

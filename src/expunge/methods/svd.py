@@ -37,11 +37,11 @@ from torch import Tensor, nn
 from expunge.access import Access
 from expunge.data import Part, subset
 from expunge.errors import ModelError
+from expunge.methods._subspaces import Gram, find_layers, input_grams, matrix_of, set_matrix, spectrum
 from expunge.network import copy_of
 from expunge.rows import Rows
 from expunge.runtime import Runtime
 from expunge.settings import settings
-from expunge.subspaces import Gram, find_layers, input_grams, matrix_of, set_matrix, spectrum
 from expunge.training import Count, predict
 
 Alphas = Annotated[tuple[Annotated[float, Ge(1)], ...], Len(1)]

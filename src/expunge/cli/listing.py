@@ -13,8 +13,8 @@ def list_all(
 ) -> None:
     """List methods, audits, corruptions, data sets or networks, or tell all about one."""
     from expunge.catalogue import entries, entry
+    from expunge.cli.terminal import names_table, settings_table
     from expunge.settings import as_kind
-    from expunge.terminal import names_table, settings_table
 
     if name is None:
         found = entries(as_kind(kind))

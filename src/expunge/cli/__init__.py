@@ -9,15 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from expunge.cli_compare import compare
-from expunge.cli_convert import convert
-from expunge.cli_list import list_all
-from expunge.cli_population import population
-from expunge.cli_report import report
-from expunge.cli_tune import tune
-from expunge.errors import ExpungeError, SettingsError, StoppedError
-from expunge.machine import Machine, on_machine
-from expunge.options import (
+from expunge.cli.compare import compare
+from expunge.cli.convert import convert
+from expunge.cli.listing import list_all
+from expunge.cli.machine import Machine, on_machine
+from expunge.cli.options import (
     BackendOption,
     BuilderOption,
     ClassesOption,
@@ -41,6 +37,10 @@ from expunge.options import (
     tell_result,
     workers_of,
 )
+from expunge.cli.population import population
+from expunge.cli.report import report
+from expunge.cli.tune import tune
+from expunge.errors import ExpungeError, SettingsError, StoppedError
 
 if TYPE_CHECKING:
     from expunge.data import Request

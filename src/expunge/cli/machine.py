@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from rich.console import Console
 
-from expunge.options import Output
+from expunge.cli.options import Output
 
 if TYPE_CHECKING:
     from expunge.runtime import Runtime
@@ -67,8 +67,8 @@ class Machine:
         Raises:
             SettingsError: Something is unknown, not there, or does not go together.
         """
+        from expunge.cli.terminal import Bars
         from expunge.runtime import open_runtime
-        from expunge.terminal import Bars
         from expunge.tracking import open_tracking
 
         tracking = open_tracking(self.track or [])

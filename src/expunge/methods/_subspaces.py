@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from expunge.errors import ModelError
-from expunge.importance import total
 from expunge.memory import check_fits
+from expunge.methods._importance import total
 from expunge.network import copy_of
 from expunge.rows import Rows
 from expunge.runtime import Runtime, count_batches

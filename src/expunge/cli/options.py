@@ -132,7 +132,7 @@ def workers_of(jobs: int | None, backend: str) -> "Workers":
 
 def tell_dry_run(context: typer.Context, what: str, found: "DryRun", *, audits: bool = False) -> None:
     """Print what a command would do; `audits` says that it audits too, which is not foreseen."""
-    from expunge.terminal import in_words
+    from expunge.cli.terminal import in_words
 
     context.obj.say(in_words(what, found, audits=audits))
     context.obj.value(asdict(found) | ({"not_foreseen": ["audits"]} if audits else {}))
@@ -140,9 +140,9 @@ def tell_dry_run(context: typer.Context, what: str, found: "DryRun", *, audits: 
 
 def tell_result(context: typer.Context, result: "Result", require: str | None, written: list[Path]) -> None:
     """Print a result; exit with 1 if it does not reach the required level."""
+    from expunge.cli.terminal import findings_table
     from expunge.report.verdict import verdict
     from expunge.result import meets
-    from expunge.terminal import findings_table
 
     context.obj.table(findings_table(result, wide=context.obj.wide))
     context.obj.say(verdict(result))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from expunge.options import DataOption, OverwriteOption, SetOption
+from expunge.cli.options import DataOption, OverwriteOption, SetOption
 
 
 def convert(

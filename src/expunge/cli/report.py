@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from expunge.options import OverwriteOption
+from expunge.cli.options import OverwriteOption
 
 
 def report(

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from expunge.errors import SettingsError
-from expunge.machine import Machine, on_machine
-from expunge.options import (
+from expunge.cli.machine import Machine, on_machine
+from expunge.cli.options import (
     BackendOption,
     JobsOption,
     NoCacheOption,
@@ -17,6 +16,7 @@ from expunge.options import (
     cache_of,
     workers_of,
 )
+from expunge.errors import SettingsError
 
 if TYPE_CHECKING:
     from expunge.experiment import Experiment
@@ -45,8 +45,8 @@ def compare(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Compare methods in the same worlds, over seeds and classes, beside two controls; or compare finished runs."""
+    from expunge.cli.terminal_comparison import comparison_table, remarks
     from expunge.comparison.run import compare_folders, run_comparison
-    from expunge.terminal_comparison import comparison_table, remarks
 
     toml = [path for path in sources if path.suffix == ".toml"]
     if toml and len(toml) < len(sources):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expunge.importance import total, trainable
+from expunge.methods._importance import total, trainable
 from expunge.network import copy_of
 from expunge.rows import Rows
 from expunge.runtime import Runtime, count_batches

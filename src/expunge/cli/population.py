@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from expunge.machine import Machine, on_machine
-from expunge.options import (
+from expunge.cli.machine import Machine, on_machine
+from expunge.cli.options import (
     BackendOption,
     JobsOption,
     SetOption,
@@ -73,7 +73,7 @@ def build(
 def list_all(context: typer.Context) -> None:
     """List the models in the cache: what each is and what making it took."""
     from expunge.cache import Cache
-    from expunge.terminal import population_table
+    from expunge.cli.terminal import population_table
 
     cache = Cache.default()
     entries = cache.entries()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from expunge.machine import Machine, on_machine
-from expunge.options import BuilderOption, ClassesOption, DataOption, OverwriteOption, SeedOption, SetOption
+from expunge.cli.machine import Machine, on_machine
+from expunge.cli.options import BuilderOption, ClassesOption, DataOption, OverwriteOption, SeedOption, SetOption
 
 if TYPE_CHECKING:
     from expunge.tuning import Tuning
