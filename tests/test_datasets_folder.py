@@ -1,6 +1,7 @@
 """Folders of images: what is read, in which shape, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from timm.data import create_transform, resolve_data_config
 from expunge.checkpoint import load_model, save_model
 from expunge.cli import main
 from expunge.data import Scaling
+from expunge.datasets._halves import hold_out
 from expunge.datasets.folder import Folder
 from expunge.errors import DataError
 from images import make_folder
+from test_cli import call as cli
 
 CLASSES = ("cat", "dog", "ship")
 
@@ -65,9 +68,9 @@ def test_no_image_is_opened_before_it_is_asked_for(tmp_path: Path) -> None:
     ("make", "message"),
     [
         (lambda folder: None, "expected images in a folder per class in"),
-        (lambda folder: (folder / "cat").mkdir(), "expected images in a folder per class in"),
+        (lambda folder: (folder / "cat").mkdir(), "expected images in a folder per class in .*, got none"),
         (lambda folder: make_folder(folder / "train", classes=CLASSES, per_class=1), "or neither, got one of them"),
-        (lambda folder: make_folder(folder, classes=CLASSES, per_class=1), "rows enough to hold one in five out"),
+        (lambda folder: make_folder(folder, classes=CLASSES, per_class=1), r"got one of class 0 \(cat/000.png\)"),
     ],
 )
 def test_a_folder_without_images_says_what_was_wanted(make: object, message: str, tmp_path: Path) -> None:
@@ -86,8 +89,58 @@ def test_no_path_and_a_wrong_one_are_told(tmp_path: Path) -> None:
 def test_halves_with_other_classes_are_refused(tmp_path: Path) -> None:
     make_folder(tmp_path / "train", classes=CLASSES, per_class=1)
     make_folder(tmp_path / "test", classes=CLASSES[:2], per_class=1)
-    with pytest.raises(DataError, match=r"expected the same classes in .* got \['ship'\] in one only"):
+    with pytest.raises(DataError, match=r"expected the classes of .*train in .*test too, got none of \['ship'\]"):
         Folder(path=str(tmp_path)).load()
+
+
+def test_what_is_held_out_stays_when_other_images_go() -> None:
+    names = [f"{name}/{number}.png" for name in CLASSES for number in range(20)]
+
+    def held_out(left: list[str]) -> set[str]:
+        labels = np.array([CLASSES.index(name.split("/")[0]) for name in left])
+        return {left[row] for row in hold_out(labels, "images", left)[1]}
+
+    before = held_out(names)
+    assert [sum(name.startswith(one) for name in before) for one in CLASSES] == [4, 4, 4]
+    without_cats = {name for name in before if not name.startswith("cat")}
+    assert held_out([name for name in names if not name.startswith("cat")]) == without_cats
+    for gone in names:
+        assert len(before - held_out([name for name in names if name != gone]) - {gone}) <= 1
+
+
+@pytest.mark.parametrize("gone", ["the class", "its images"])
+def test_a_class_whose_images_are_gone_is_forgotten(
+    gone: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model knows the class; the data do not have to."""
+    images = tmp_path / "images"
+    make_folder(images, classes=CLASSES, per_class=20)
+    data = ["--data", "folder", "--set", f"dataset.path={images}", "--device", "cpu"]
+    own = ["--set", "dataset.size=8", "--set", "epochs=4", "--set", "network.args.width=2"]
+    code, _, err = cli(capsys, "train", *data, *own, "--out", str(tmp_path / "o"))
+    assert code == 0, err
+    shutil.rmtree(images / "cat")
+    if gone == "its images":
+        (images / "cat").mkdir()
+    code, out, err = cli(capsys, "forget", str(tmp_path / "o"), *data, "--classes", "cat", "--out", str(tmp_path / "u"))
+    assert code == 0, err
+    assert "0 reads of forgotten rows" in out
+    assert load_model(tmp_path / "u").label_names == CLASSES
+    asked = ["--classes", "cat", "--method", "salun", "--out", str(tmp_path / "v")]
+    code, _, err = cli(capsys, "forget", str(tmp_path / "o"), *data, *asked)
+    assert code == 2
+    assert "salun, forgetting 'cat': expected training rows to forget, which this method reads, got none" in err
+
+
+def test_another_class_must_not_be_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_folder(tmp_path / "images", classes=CLASSES, per_class=5)
+    data = ["--data", "folder", "--set", f"dataset.path={tmp_path / 'images'}", "--device", "cpu"]
+    own = ["--set", "dataset.size=8", "--set", "epochs=1", "--set", "network.args.width=2"]
+    assert cli(capsys, "train", *data, *own, "--out", str(tmp_path / "o"))[0] == 0
+    shutil.rmtree(tmp_path / "images" / "dog")
+    code, _, err = cli(capsys, "forget", str(tmp_path / "o"), *data, "--classes", "cat", "--out", str(tmp_path / "u"))
+    assert code == 2
+    assert "expected the 3 classes that the model was trained on (cat, dog, ship), got 2 (cat, ship)" in err
 
 
 def test_a_model_says_how_its_images_are_read(

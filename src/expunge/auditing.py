@@ -90,7 +90,7 @@ def plan_audit(
     check_free(out, overwrite=overwrite)
     places = (original_dir, unlearned_dir, *retrained_dirs)
     original, unlearned, *given = (load_model(place, builder=builder) for place in places)
-    data = load_for(original, dataset)
+    data = load_for(original, dataset, request)
     parts = split(data, request)
     for place, other in zip(places[1:], (unlearned, *given), strict=True):
         _check_classes(other, parts, place)

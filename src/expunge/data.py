@@ -162,11 +162,16 @@ class Split:
         return self.parts[part]
 
 
-def split(data: Data, request: Request) -> Split:
+def split(data: Data, request: Request, *, absent: bool = False) -> Split:
     """Split data by a request.
 
     For a request of classes, a test row belongs to ``forget_test`` if its class does. For single rows the test
     set has nothing to forget: ``forget_test`` is empty.
+
+    Args:
+        data: What to split.
+        request: What is to be forgotten.
+        absent: Whether the rows of a class to forget may be gone already.
 
     Raises:
         RequestError: The request names an unknown class, a class without training rows, a row out of range, or
@@ -181,9 +186,8 @@ def split(data: Data, request: Request) -> Split:
             )
         forget, forget_test = np.isin(np.arange(len(train)), request.rows), np.zeros(len(test), dtype=bool)
     else:
-        counts = np.bincount(train, minlength=len(data.label_names))
-        for index in request.classes:
-            if counts[int(index)] == 0:
+        for index in () if absent else request.classes:
+            if index not in train:
                 name = data.label_names[int(index)]
                 raise RequestError(f"expected a class with training rows, got class {index} ({name!r}) with none")
         wanted = np.isin(np.arange(len(data.label_names)), request.classes)
@@ -200,6 +204,16 @@ def split(data: Data, request: Request) -> Split:
     }
     parts = {part: TakenRows(rows, np.flatnonzero(mask)) for part, (rows, mask) in masks.items()}
     return Split(request=request, label_names=data.label_names, input_size=data.input_size, parts=parts)
+
+
+def renumbered(data: Data, label_names: tuple[str, ...]) -> Data:
+    """Return the same rows with each class at the place that its name has among others; all its names are there."""
+    places = np.array([label_names.index(name) for name in data.label_names])
+
+    def again(rows: Rows) -> Rows:
+        return RelabelledRows(rows, places[rows.labels])
+
+    return replace(data, train=again(data.train), test=again(data.test), label_names=label_names)
 
 
 def only_classes(data: Data, names: Sequence[str]) -> Data:

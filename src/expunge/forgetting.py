@@ -20,7 +20,7 @@ from expunge.access import Access, Count
 from expunge.case import Method
 from expunge.cost import peak_memory_bytes
 from expunge.data import Part, Split
-from expunge.errors import DivergedError, ExpungeError, ModelError
+from expunge.errors import DivergedError, ExpungeError, ModelError, RequestError
 from expunge.network import copy_of
 from expunge.outputs import drop_outputs
 from expunge.result import Bill, Picture
@@ -72,13 +72,19 @@ def run_method(
 
     Raises:
         ModelError: The original has weights that are not finite.
+        RequestError: There are no rows to forget, and the method reads them.
         ExpungeError: What the method raised, with its name and the request in front.
         DivergedError: The new model has weights that are not finite.
     """
     check_finite(model, "the original model")
+    name = type(method).__module__.rsplit(".", 1)[-1]
+    if "forget" in method.reads and not len(parts["forget"]):
+        raise RequestError(
+            f"{name}, {say(parts)}: expected training rows to forget, which this method reads, got none: "
+            "choose one that reads none of them, such as 'unsir'"
+        )
     access = Access(parts, method.reads, build, workers=runtime.workers)
     runtime = replace(runtime.fresh(), counted=access.counted)
-    name = type(method).__module__.rsplit(".", 1)[-1]
     try:
         new = method(model, access, runtime)
         while again is not None and (other := again(method, new, runtime)) is not None:

@@ -12,7 +12,7 @@ from expunge.cache import Cache
 from expunge.case import Adaptable, Dataset, Method
 from expunge.checkpoint import Checkpoint, load_model, save_model
 from expunge.corruption import make_task
-from expunge.data import Data, Request, Split, only_classes, split
+from expunge.data import Data, Request, Split, only_classes, renumbered, split
 from expunge.errors import DataError, ModelError
 from expunge.experiment import Experiment, recipe_for, train
 from expunge.files import check_free, new_folder, write_text
@@ -58,15 +58,15 @@ def train_folder(
     told |= {"training": to_mapping(training)}
     with resumable(runtime, out, told, (data.train,)) as runtime:
         model = train(network, data, training, runtime)
+        unseen = [name for index, name in enumerate(data.label_names) if index not in data.train.labels]
         accuracy = None
         if len(data.test):
             logits, labels = predict(model, data.test, runtime)
             accuracy = (logits.argmax(1) == labels).double().mean().item()
         with new_folder(out, overwrite=overwrite) as folder:
             save_model(model, folder, data, {"training": to_mapping(training)})
-    return Trained(
-        model=model, test_accuracy=accuracy, seconds=runtime.cost.seconds["train"], events=tuple(runtime.cost.events)
-    )
+    events = [*runtime.cost.events, *(f"there were no training rows of {name!r}" for name in unseen)]
+    return Trained(model=model, test_accuracy=accuracy, seconds=runtime.cost.seconds["train"], events=tuple(events))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +113,8 @@ def plan_forgetting(
     """
     check_free(out, overwrite=overwrite)
     checkpoint = load_model(model, builder=builder)
-    data = load_for(checkpoint, dataset)
-    parts = split(data, request)
+    data = load_for(checkpoint, dataset, request)
+    parts = split(data, request, absent=True)
     headed(checkpoint.model, parts, head)
     return Plan(
         checkpoint=checkpoint,
@@ -184,14 +184,16 @@ def population_of(
     return grow_both(recipe, experiment.method, task.asked, count, unlearned, runtime, cache=cache, workers=workers)
 
 
-def load_for(checkpoint: Checkpoint, dataset: Dataset) -> Data:
+def load_for(checkpoint: Checkpoint, dataset: Dataset, request: Request) -> Data:
     """Return data for a model, after a check that it is of the model's kind.
 
     Inputs that can be brought to any shape are brought to the model's, and normalised as its own were. Rows of classes
-    whose outputs an earlier request has dropped are left out.
+    whose outputs an earlier request has dropped are left out. Classes are the model's, by their names; those that are
+    to be forgotten may be missing.
 
     Raises:
         DataError: Classes or input size are not the model's.
+        RequestError: A class to forget is none of the model's.
         ModelError: The model was trained on corrupted data, which only its experiment can make again.
     """
     if "corruption" in checkpoint.about:
@@ -204,12 +206,15 @@ def load_for(checkpoint: Checkpoint, dataset: Dataset) -> Data:
     data = dataset.load()
     if any(entry.get("head") == "drop" for entry in checkpoint.about.get("history", ())):
         data = only_classes(data, checkpoint.label_names)
-    if checkpoint.label_names and checkpoint.label_names != data.label_names:
-        known, came = checkpoint.label_names, data.label_names
-        raise DataError(
-            f"expected the {len(known)} classes that the model was trained on ({', '.join(known)[:60]}), "
-            f"got {len(came)} ({', '.join(came)[:60]})"
-        )
+    known, came = checkpoint.label_names, data.label_names
+    if known and known != came:
+        asked = {known[int(index)] for index in request.resolve(known).classes}
+        if not set(known) - asked <= set(came) <= set(known):
+            raise DataError(
+                f"expected the {len(known)} classes that the model was trained on ({', '.join(known)[:60]}), "
+                f"got {len(came)} ({', '.join(came)[:60]})"
+            )
+        data = renumbered(data, known)
     if checkpoint.input_size and checkpoint.input_size != data.input_size:
         raise DataError(f"expected inputs {checkpoint.input_size} as the model takes, got {data.input_size}")
     return data

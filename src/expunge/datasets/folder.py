@@ -43,7 +43,7 @@ class Folder(ImageSettings):
         """Return the images; the order of classes and rows is that of their names.
 
         Raises:
-            DataError: There is no such folder, it holds no images, or a half lacks or adds a class.
+            DataError: There is no such folder, it holds no images, or the test half lacks a class.
         """
         root = Path(self.path).expanduser()
         if not self.path or not root.is_dir():
@@ -55,15 +55,14 @@ class Folder(ImageSettings):
             raise DataError(f"expected both train and test (or val) in {root}, or neither, got one of them")
         if test is None:
             names, (files, labels) = _find(root)
-            train, tested = (([files[row] for row in half], labels[half]) for half in hold_out(labels, root))
+            stay = [Path(file).relative_to(root).as_posix() for file in files]
+            train, tested = (([files[row] for row in half], labels[half]) for half in hold_out(labels, root, stay))
         else:
-            names, train = _find(root / "train")
-            others, tested = _find(test)
-            if names != others:
-                differ = sorted(set(names) ^ set(others))
-                raise DataError(
-                    f"expected the same classes in {root / 'train'} and {test}, got {differ[:3]} in one only"
-                )
+            names, tested = _find(test)
+            others, (files, labels) = _find(root / "train")
+            if differ := sorted(set(others) - set(names)):
+                raise DataError(f"expected the classes of {root / 'train'} in {test} too, got none of {differ[:3]}")
+            train = files, np.array([names.index(name) for name in others])[labels]
         return image_data(self, _opening(*train), _opening(*tested), tuple(names))
 
 
@@ -79,9 +78,11 @@ def _find(folder: Path) -> tuple[list[str], Files]:
     """Return class names, and the files with their labels, in the order of their names."""
     try:
         names, indices = find_classes(str(folder))
-        found = make_dataset(str(folder), indices, extensions=IMG_EXTENSIONS)
+        found = make_dataset(str(folder), indices, extensions=IMG_EXTENSIONS, allow_empty=True)
     except (OSError, ValueError) as error:
         why = f"{error}".split(". Supported", 1)[0]
         why = why if len(why) <= 160 else f"{why[:159]}…"
         raise DataError(f"expected images in a folder per class in {folder}, got: {why}") from error
+    if not found:
+        raise DataError(f"expected images in a folder per class in {folder}, got none")
     return names, ([file for file, _ in found], np.array([label for _, label in found], dtype=np.int64))
