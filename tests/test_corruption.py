@@ -275,7 +275,7 @@ def test_a_run_tells_the_method_of_a_share_and_trains_references_without_all(
     assert "[request]" not in page
     checkpoint = load_model(tmp_path / "out" / "unlearned")
     with pytest.raises(ModelError, match="got one of a canaries: use `expunge run` on its file"):
-        load_for(checkpoint, experiment.dataset)
+        load_for(checkpoint, experiment.dataset, experiment.request)
 
 
 def test_the_references_of_a_corruption_can_be_built_beforehand(tmp_path: Path, cache_folder: Path) -> None:

@@ -33,11 +33,11 @@ def hold_out(labels: Int64[np.ndarray, " rows"], source: object, names: Sequence
         if len(rows) == 1:
             raise DataError(
                 f"expected two rows of every class or more, so as to hold one in five out for testing, in {source}, "
-                f"got one of class {label}" + (f" ({names[rows[0]]})" if names else "")
+                f"got one of class {label}" + (f" ({names[int(rows[0])]})" if names else "")
             )
+        order = np.random.default_rng(0).permutation(len(rows))
         if names:
-            order = np.array(sorted(rows, key=lambda row: sha256(names[row].encode()).digest()))
-        else:
-            order = np.random.default_rng(0).permutation(rows)
-        held_out[order[: max(1, round(HELD_OUT * len(rows)))]] = True
+            hashes = [sha256(names[row].encode()).hexdigest() for row in rows.tolist()]
+            order = np.argsort(np.array(hashes))
+        held_out[rows[order[: max(1, round(HELD_OUT * len(rows)))]]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
