@@ -230,6 +230,18 @@ def test_damp_removes_what_no_retained_prototype_explains_by_hand() -> None:
     torch.testing.assert_close(own_projection(forgotten, retained)[0], own[:, None] * own)
 
 
+def test_damp_leaves_retained_prototypes_alone_where_residuals_depend_on_one_another() -> None:
+    generator = torch.Generator().manual_seed(0)
+    retained = torch.randn(20, 9, 8, dtype=torch.float64, generator=generator)  # one direction is left of nine
+    forgotten = torch.randn(20, 9, 2, dtype=torch.float64, generator=generator)
+    along = own_projection(forgotten, retained)
+    torch.testing.assert_close(along @ retained, torch.zeros_like(retained), rtol=0, atol=1e-7)
+    torch.testing.assert_close(along.diagonal(dim1=1, dim2=2).sum(1), torch.ones(20, dtype=torch.float64))
+    residuals = forgotten - along @ forgotten  # what is left of the forgotten ones, the retained ones explain
+    explained = retained @ torch.linalg.lstsq(retained, residuals).solution
+    torch.testing.assert_close(explained, residuals)
+
+
 def test_damp_measures_how_well_a_line_tells_two_normal_clouds_apart() -> None:
     generator = torch.Generator().manual_seed(0)
     spread = torch.tensor([[2.0, 0], [1, 0.5]], dtype=torch.float64)
