@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from conftest import Toy
 from expunge.data import Request, split
-from expunge.errors import ModelError
+from expunge.errors import DivergedError, ModelError
 from expunge.methods import (
     catastrophic_forgetting_k,
     gradient_ascent,
@@ -59,6 +59,12 @@ def test_gradient_ascent_goes_up_the_loss_by_the_gradient(toy: Toy) -> None:
     torch.testing.assert_close(new.get_parameter("1.weight"), linear.weight + 0.01 * 1.9 * gradient)
     assert loss_of(new, parts["forget"], toy) > loss_of(model, parts["forget"], toy)
     assert gradient_ascent.less_cross_entropy(model(inputs), labels, inputs) < 0
+
+
+def test_a_loss_that_runs_down_without_end_is_taken_for_one_that_diverged(toy: Toy) -> None:
+    parts, method = toy.split(1), GradientAscent(batch_size=16, epochs=8, lr=1e3)
+    with pytest.raises(DivergedError, match=r"expected a mean loss between -10000 and 10000 in ascent, got -\d"):
+        method(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), toy.access(parts, method.reads), toy.runtime.fresh())
 
 
 def test_neggrad_plus_weighs_the_mean_of_each_kind() -> None:

@@ -90,7 +90,7 @@ def fit(
         after_step: Called after every step, to watch the model as it is then; it must leave it so.
 
     Raises:
-        DivergedError: The loss was not finite, at lower rates neither; the model is then not usable.
+        DivergedError: The loss was not finite or left every bound, at lower rates too; the model is then not usable.
         KeyboardInterrupt: The user has asked to stop; progress is kept.
     """
     was_training = model.training
