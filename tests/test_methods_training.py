@@ -147,6 +147,7 @@ class Scaled(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.shift: Tensor
         self.register_buffer("shift", torch.full((1,), 0.1))
         self.stem = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
         self.block = Block()

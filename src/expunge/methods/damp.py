@@ -13,6 +13,10 @@ No code was published.
 
 Reads: retain and forget.
 
+Layers are linear ones and convolutions. The weights that PyTorch's ``nn.MultiheadAttention`` keeps for itself are in
+none, and stay; a network with layers of another kind, such as transposed convolutions, or with layers that share a
+weight is refused.
+
 A reconstruction: the paper was not to be had, only its abstract and summaries of it. These give steps 1 and 2, the
 update of step 4, and that alpha comes from the separability of a binary linear probe and from a fixed ramp over depth,
 with no parameter. Not known, and chosen here: that the two are multiplied, and that the ramp is linear; that the probe
@@ -43,7 +47,7 @@ from expunge.network import copy_of
 from expunge.rows import Rows, TakenRows
 from expunge.runtime import Runtime
 from expunge.settings import settings
-from expunge.subspaces import find_layers, input_grams, multiply_inputs
+from expunge.subspaces import check_layers, find_layers, input_grams, multiply_inputs
 from expunge.training import Count
 
 NOTHING = 1e-4
@@ -66,9 +70,10 @@ class Damp:
 
         Raises:
             RequestError: The request is of single rows.
-            ModelError: There is no layer to project.
+            ModelError: There is no layer to project, or not all can be; see `expunge.subspaces.check_layers`.
         """
         access.classes()
+        check_layers(model)
         retain = subset(access["retain"], self.rows_per_class, runtime.generator("damp/retain"))
         forget = subset(access["forget"], self.rows_per_class, runtime.generator("damp/forget"))
         retained, forgotten = moments(model, retain, runtime), moments(model, forget, runtime)

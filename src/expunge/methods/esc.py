@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from expunge.access import Access
 from expunge.data import Part
 from expunge.errors import SettingsError
-from expunge.network import copy_of, find_head
+from expunge.network import copy_of, editable_head
 from expunge.runtime import Runtime
 from expunge.settings import settings
 from expunge.subspaces import input_grams, multiply_inputs, spectrum
@@ -48,11 +48,11 @@ class Esc:
         """Return a copy whose head is blind along the erased directions.
 
         Raises:
-            ModelError: There is no linear head.
+            ModelError: There is no linear head, or it cannot be edited; see `expunge.network.editable_head`.
             SettingsError: No direction would be left.
         """
         forgetting = copy_of(model)
-        head = find_head(forgetting, access.num_classes)
+        head = editable_head(forgetting, access.num_classes)
         name = next(name for name, module in forgetting.named_modules() if module is head)
         erased = max(int(head.in_features * self.percent / 100), len(access.request.classes), 1)
         if erased >= head.in_features:
