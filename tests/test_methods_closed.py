@@ -9,7 +9,7 @@ from conftest import Toy
 from expunge.case import Method
 from expunge.data import Request, split
 from expunge.errors import ModelError, RequestError, SettingsError
-from expunge.methods import null_space, svd
+from expunge.methods import esc, null_space, svd
 from expunge.methods.damp import Damp, Moments, own_projection, separability
 from expunge.methods.esc import Esc
 from expunge.methods.head_mask import HeadMask
@@ -107,6 +107,20 @@ def test_esc_takes_the_strongest_singular_vectors_from_the_features(toy: Toy, pe
     seen = features - features @ vectors[:, :erased] @ vectors[:, :erased].T
     logits = torch.from_numpy(seen) @ head.weight.T + head.bias
     torch.testing.assert_close(torch.from_numpy(features) @ new.weight.T + new.bias, logits, rtol=1e-3, atol=1e-3)
+
+
+def test_esc_erases_as_many_of_512_directions_as_its_code_does(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    erased: list[int] = []
+    real = esc.erasing
+
+    def erasing(grams: Tensor, directions: int) -> Tensor:
+        erased.append(directions)
+        return real(grams, directions)
+
+    monkeypatch.setattr(esc, "erasing", erasing)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 4))
+    Esc()(model, Toy(toy.data, model, toy.runtime).access(toy.split(1), Esc.reads), toy.runtime.fresh())
+    assert erased == [7]  # prune_k = int(512 * args.p / 100), p being 1.5
 
 
 def test_esc_erases_a_direction_for_every_class_and_leaves_some(toy: Toy) -> None:
