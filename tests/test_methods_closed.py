@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from conftest import Toy
 from expunge.data import Request, split
 from expunge.errors import RequestError, SettingsError
-from expunge.methods import null_space, svd
+from expunge.methods import esc, null_space, svd
 from expunge.methods._subspaces import find_layers, inputs_of, matrix_of
 from expunge.methods.damp import Damp, Moments, own_projection, separability
 from expunge.methods.esc import Esc
@@ -104,6 +104,20 @@ def test_esc_takes_the_strongest_singular_vectors_from_the_features(toy: Toy, pe
     seen = features - features @ vectors[:, :erased] @ vectors[:, :erased].T
     logits = torch.from_numpy(seen) @ head.weight.T + head.bias
     torch.testing.assert_close(torch.from_numpy(features) @ new.weight.T + new.bias, logits, rtol=1e-3, atol=1e-3)
+
+
+def test_esc_erases_as_many_of_512_directions_as_its_code_does(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    erased: list[int] = []
+    real = esc.erasing
+
+    def erasing(grams: Tensor, directions: int) -> Tensor:
+        erased.append(directions)
+        return real(grams, directions)
+
+    monkeypatch.setattr(esc, "erasing", erasing)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 4))
+    Esc()(model, Toy(toy.data, model, toy.runtime).access(toy.split(1), Esc.reads), toy.runtime.fresh())
+    assert erased == [7]  # prune_k = int(512 * args.p / 100), p being 1.5
 
 
 def test_esc_erases_a_direction_for_every_class_and_leaves_some(toy: Toy) -> None:
@@ -228,6 +242,18 @@ def test_damp_removes_what_no_retained_prototype_explains_by_hand() -> None:
     forgotten = torch.tensor([[[5.0, 7], [2, 0], [3, 0], [4, 0]]], dtype=torch.float64)
     own = torch.tensor([0, 0, 0.6, 0.8], dtype=torch.float64)  # the second is explained whole
     torch.testing.assert_close(own_projection(forgotten, retained)[0], own[:, None] * own)
+
+
+def test_damp_leaves_retained_prototypes_alone_where_residuals_depend_on_one_another() -> None:
+    generator = torch.Generator().manual_seed(0)
+    retained = torch.randn(20, 9, 8, dtype=torch.float64, generator=generator)  # one direction is left of nine
+    forgotten = torch.randn(20, 9, 2, dtype=torch.float64, generator=generator)
+    along = own_projection(forgotten, retained)
+    torch.testing.assert_close(along @ retained, torch.zeros_like(retained), rtol=0, atol=1e-7)
+    torch.testing.assert_close(along.diagonal(dim1=1, dim2=2).sum(1), torch.ones(20, dtype=torch.float64))
+    residuals = forgotten - along @ forgotten  # what is left of the forgotten ones, the retained ones explain
+    explained = retained @ torch.linalg.lstsq(retained, residuals).solution
+    torch.testing.assert_close(explained, residuals)
 
 
 def test_damp_measures_how_well_a_line_tells_two_normal_clouds_apart() -> None:

@@ -213,18 +213,22 @@ def test_a_network_at_fault_is_not_taken_for_one_that_cannot_be_taken_together(t
         )
 
 
-def test_no_weight_is_more_important_to_some_rows_than_to_all_by_more_than_their_share(toy: Toy) -> None:
+@pytest.mark.parametrize("fisher", ["rows", "batches"])
+@pytest.mark.parametrize("method", [Ssd, Lfssd])
+def test_no_weight_is_more_important_to_some_rows_than_to_all_by_more_than_their_share(
+    toy: Toy, method: Any, fisher: str
+) -> None:
     parts = toy.split(1)
     share = len(toy.data.train) / len(parts["forget"])
     own = row_importance(toy.model, parts["forget"], toy.runtime.fresh(), cross_entropies, stage="forget")
     every = row_importance(toy.model, toy.data.train, toy.runtime.fresh(), cross_entropies, stage="all")
     assert max(float((own[name] / every[name].clamp_min(1e-30)).max()) for name in own) <= share * 1.001
-    method = Ssd(alpha=share, fisher="rows", against="all")
+    refused = method(alpha=share, fisher=fisher, against="all")
     with pytest.raises(SettingsError, match=r"expected alpha below 4, .* got 4: no weight"):
-        method(toy.model, toy.access(parts, method.reads), toy.runtime.fresh())
-    batches = Ssd(alpha=share, batch_size=16)
-    new = batches(toy.model, toy.access(parts, batches.reads), toy.runtime.fresh())
-    assert any((new.get_parameter(name) != weight).any() for name, weight in toy.model.named_parameters())
+        refused(toy.model, toy.access(parts, refused.reads), toy.runtime.fresh())
+    for taken in (method(alpha=1.5, fisher=fisher, against="all"), method(alpha=1.5, fisher=fisher)):
+        new = taken(toy.model, toy.access(parts, taken.reads), toy.runtime.fresh())
+        assert any((new.get_parameter(name) != weight).any() for name, weight in toy.model.named_parameters())
 
 
 def test_loss_free_importance_needs_no_label(toy: Toy) -> None:

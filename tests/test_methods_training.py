@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from conftest import Toy
 from expunge.data import Request, split
-from expunge.errors import ModelError
+from expunge.errors import DivergedError, ModelError
 from expunge.methods import (
     catastrophic_forgetting_k,
     gradient_ascent,
@@ -59,6 +59,12 @@ def test_gradient_ascent_goes_up_the_loss_by_the_gradient(toy: Toy) -> None:
     torch.testing.assert_close(new.get_parameter("1.weight"), linear.weight + 0.01 * 1.9 * gradient)
     assert loss_of(new, parts["forget"], toy) > loss_of(model, parts["forget"], toy)
     assert gradient_ascent.less_cross_entropy(model(inputs), labels, inputs) < 0
+
+
+def test_a_loss_that_runs_down_without_end_is_taken_for_one_that_diverged(toy: Toy) -> None:
+    parts, method = toy.split(1), GradientAscent(batch_size=16, epochs=8, lr=1e3)
+    with pytest.raises(DivergedError, match=r"expected a mean loss between -10000 and 10000 in ascent, got -\d"):
+        method(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), toy.access(parts, method.reads), toy.runtime.fresh())
 
 
 def test_neggrad_plus_weighs_the_mean_of_each_kind() -> None:
@@ -134,6 +140,49 @@ def test_layers_before_the_last_k_are_bit_equal(toy: Toy, method: Any, k: int) -
     for name in before:
         assert torch.equal(before[name], after[name]) == (name in first), name
     assert all(weight.requires_grad for weight in new.parameters())
+
+
+class Scaled(nn.Module):
+    """A network and a block in it that have weights and buffers of their own, before those of the layers inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift: Tensor
+        self.register_buffer("shift", torch.full((1,), 0.1))
+        self.stem = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.block = Block()
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.block(self.stem(images - self.shift)).mean(dim=(2, 3)))
+        return logits
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.layers = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1))
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.scale)
+
+    def forward(self, images: Tensor) -> Tensor:
+        shown: Tensor = self.scale * self.layers(images)
+        return shown
+
+
+@pytest.mark.parametrize("method", [CatastrophicForgettingK, ExactUnlearningK])
+def test_the_last_layers_train_in_training_mode_whatever_is_around_them(toy: Toy, method: Any) -> None:
+    model, chosen = Scaled(), method(k=3, training=SHORT)
+    world = Toy(toy.data, model, toy.runtime)
+    new = chosen(model, world.access(toy.split(1), chosen.reads), toy.runtime.fresh())
+    before, after = model.state_dict(), new.state_dict()
+    for name in before:  # from the second convolution on, all is trained; its block's own weight stands before it
+        kept = name in ("shift", "block.scale") or name.startswith("stem.")
+        assert torch.equal(before[name], after[name]) == kept, name
+    assert after["block.layers.1.num_batches_tracked"] == 2 * -(-240 // 64)
+    assert after["stem.1.num_batches_tracked"] == 0
 
 
 def test_weights_that_came_frozen_are_given_back_frozen(toy: Toy) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from conftest import Toy
 from expunge.errors import ModelError
 from expunge.methods import _subspaces
-from expunge.methods._subspaces import basis, input_grams, inputs_of, matrix_of, spectrum
+from expunge.methods._subspaces import basis, check_layers, input_grams, inputs_of, matrix_of, spectrum
 from expunge.rows import TakenRows
 
 
@@ -64,10 +64,16 @@ def test_grams_are_those_of_all_patches_at_once(toy: Toy, bias: bool, monkeypatc
         nn.Conv2d(6, 4, 3, padding=(2, 1), padding_mode="circular"),
         nn.Conv2d(6, 4, 3, padding=1, padding_mode="reflect", groups=2),
         nn.Conv2d(6, 6, 3, padding=1, groups=6),
+        nn.Conv1d(6, 4, 3),
+        nn.Conv1d(6, 4, 4, padding="same", dilation=2, groups=2),
+        nn.Conv1d(6, 4, 3, stride=2, padding=2, padding_mode="replicate"),
+        nn.Conv3d(6, 4, (2, 3, 1), stride=(1, 2, 3), padding=(1, 0, 2), dilation=(2, 1, 1), groups=2),
+        nn.Conv3d(6, 4, 3, padding=1, padding_mode="circular"),
     ],
 )
 def test_a_layer_computes_its_matrix_of_its_inputs(layer: Any) -> None:
-    given = torch.randn(3, 7, 9, 6) if isinstance(layer, nn.Linear) else torch.randn(3, 6, 7, 9)
+    shape = (5, 7, 9)[-layer.weight.ndim + 2 :]
+    given = torch.randn(3, 7, 9, 6) if isinstance(layer, nn.Linear) else torch.randn(3, 6, *shape)
     inputs, matrix = inputs_of(layer, given), matrix_of(layer)
     outputs = torch.cat(list(inputs @ matrix.mT), dim=1) + layer.bias
     wanted = layer(given) if isinstance(layer, nn.Linear) else layer(given).movedim(1, -1)
@@ -99,6 +105,50 @@ def test_a_layer_with_a_way_of_its_own_is_refused_where_it_is_called(toy: Toy) -
         input_grams(model, rows, toy.runtime.fresh(), stage="grams")
     found = input_grams(model, rows, toy.runtime.fresh(), stage="grams", only="2")
     assert found["2"].count == 1
+
+
+class Tied(nn.Module):
+    """Two layers that have one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again, self.head = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 4)
+        self.again.weight = self.first.weight
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.again(self.first(images.flatten(1)).relu()).relu())
+        return logits
+
+
+def test_a_network_that_is_more_than_its_linear_layers_and_convolutions_is_refused() -> None:
+    for other, name in (
+        (nn.ConvTranspose2d(2, 3, 2), "ConvTranspose2d"),
+        (nn.LSTM(3, 4), "LSTM"),
+        (nn.GRUCell(3, 4), "GRUCell"),
+        (nn.Bilinear(2, 3, 4), "Bilinear"),
+    ):
+        network = nn.Sequential(nn.Conv2d(1, 2, 3), other, nn.Linear(4, 4))
+        with pytest.raises(ModelError, match=rf"expected linear layers and convolutions, got a {name} \(1\)"):
+            check_layers(network)
+        other.requires_grad_(False)  # as it would stay anyway
+        check_layers(network)
+    check_layers(nn.Sequential(nn.Embedding(3, 4), nn.LayerNorm((3, 4)), nn.PReLU(4), nn.Conv3d(1, 2, 3)))
+
+
+def test_layers_that_cannot_be_edited_one_by_one_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"got one shared by first\.weight and again\.weight: choose"):
+        check_layers(Tied())
+    normed = nn.Sequential(nn.Linear(3, 3), nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)))
+    with pytest.raises(ModelError, match="got 1 whose weight is computed from others"):
+        check_layers(normed)
+    twice = nn.Linear(3, 3)
+    check_layers(nn.Sequential(twice, twice))  # one layer that is called twice has one space
+    with pytest.raises(ModelError, match="layers or convolutions that can change, got none in Sequential"):
+        check_layers(nn.Sequential(nn.BatchNorm1d(3)))
+    frozen = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    frozen[0].weight.requires_grad_(False)
+    with pytest.raises(ModelError, match="got frozen ones alone in Sequential"):
+        check_layers(frozen)
 
 
 def test_a_basis_holds_the_share_asked_for_and_no_direction_more() -> None:

@@ -1,7 +1,8 @@
 """Course: a training under way: all that changes from step to step, to keep, put back and go on from.
 
-1. Every few steps the loss is looked at. While it is finite, and no more than no network that learns has, the state is
-   held as the last good one.
+1. Every few steps the loss is looked at. While its mean is finite, and no further from zero than that of any network
+   that learns, the state is held as the last good one. A loss that is to grow, as in gradient ascent, runs to minus
+   infinity where it is not held.
 2. A training that diverged goes back to that state and goes on at half the learning rate, a few times at most. What
    happened is noted in the bill. Nothing changes in a training that does not diverge.
 3. With a journal the state is saved there now and then, and at the end; the same training takes it up from there, with
@@ -25,7 +26,7 @@ from expunge.runtime import Runtime
 LOOK = 64
 """Steps between two looks at the loss; on a GPU each waits for it."""
 WILD = 1e4
-"""A mean loss, in nats, that no network has unless it diverged."""
+"""A mean loss, of either sign and in nats or what else it is in, that no network has unless it diverged."""
 TRIES = 3
 """How often a training may go back."""
 RATES = ("lr", "initial_lr", "max_lr", "min_lr")
@@ -84,8 +85,9 @@ class Course:
         if self.runtime.fabric.world_size > 1:  # all processes look at the loss together, and so they save
             save = looks and self.runtime.highest(float(save)) > 0
         if looks or save:
-            if not self._goes_well():
-                self._back()
+            mean = self._mean()
+            if not self._goes_well(mean):
+                self._back(mean)
                 return False
             if not last:
                 self._good = self._held()
@@ -95,15 +97,18 @@ class Course:
             journal.check_stop()
         return True
 
-    def _goes_well(self) -> bool:
-        since = self.done - self._good.done
-        mean = float(self.total - self._good.tensors["total"]) / since
-        return self.runtime.highest(mean if math.isfinite(mean) else math.inf) < WILD
+    def _mean(self) -> float:
+        """Return the mean loss since the last good state."""
+        return float(self.total - self._good.tensors["total"]) / (self.done - self._good.done)
 
-    def _back(self) -> None:
+    def _goes_well(self, mean: float) -> bool:
+        return self.runtime.highest(abs(mean) if math.isfinite(mean) else math.inf) < WILD
+
+    def _back(self, mean: float) -> None:
         if not self.tries:
             raise DivergedError(
-                f"expected a finite loss in {self.stage}, got {self.total.item()}: lower the learning rate"
+                f"expected a mean loss between {-WILD:g} and {WILD:g} in {self.stage}, got {mean:g}: lower "
+                "the learning rate"
             )
         tries, at = self.tries - 1, self.done
         self._put(self._good)

@@ -7,7 +7,7 @@ ExpungeError
 ├── AccessError        a method asked for a part that it did not declare
 ├── ModelError         the model cannot be used: shape, weights, missing head
 ├── OutputError        a result cannot be written, or would overwrite one
-├── DivergedError      training produced numbers that are not finite
+├── DivergedError      training produced numbers that are not finite, or losses beyond every bound
 └── StoppedError       the user has stopped the work
 
 Each message says what was expected, what came, and where useful what to do. The command line prints it on
@@ -48,7 +48,7 @@ class OutputError(ExpungeError):
 
 
 class DivergedError(ExpungeError):
-    """Training produced a loss or weights that are not finite."""
+    """Training produced a loss or weights that are not finite, or a loss beyond every bound."""
 
 
 class StoppedError(ExpungeError):

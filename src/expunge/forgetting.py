@@ -71,12 +71,13 @@ def run_method(
         again: May start over with another method; what all tries read and cost is counted.
 
     Raises:
-        ModelError: The original has weights that are not finite.
+        ModelError: The original has weights that are not finite, or all of them are frozen.
         RequestError: There are no rows to forget, and the method reads them.
         ExpungeError: What the method raised, with its name and the request in front.
         DivergedError: The new model has weights that are not finite.
     """
     check_finite(model, "the original model")
+    check_free(model)
     name = type(method).__module__.rsplit(".", 1)[-1]
     if "forget" in method.reads and not len(parts["forget"]):
         raise RequestError(
@@ -171,6 +172,19 @@ def say(parts: Split) -> str:
     if parts.request.rows:
         return f"forgetting {len(parts.request.rows)} rows"
     return "forgetting " + ", ".join(repr(parts.label_names[int(index)])[:60] for index in parts.request.classes)
+
+
+def check_free(model: nn.Module) -> None:
+    """Refuse a model that nothing can be changed in.
+
+    Raises:
+        ModelError: All of its weights are frozen.
+    """
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise ModelError(
+            "expected an original model with weights that can change, got frozen ones alone (requires_grad=False): "
+            "unfreeze those that may forget"
+        )
 
 
 def check_finite(model: nn.Module, what: str) -> None:

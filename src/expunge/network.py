@@ -6,7 +6,7 @@ from dataclasses import field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from expunge.blueprint import Blueprint, blueprint_of, plan
 from expunge.checkpoint import read_config
@@ -136,6 +136,61 @@ def find_head(model: nn.Module, num_classes: int) -> nn.Linear:
             f"expected a linear layer with {num_classes} outputs, got none in {type(model).__name__}{hint}"
         )
     return heads[-1]
+
+
+def editable_head(model: nn.Module, num_classes: int, *, bias: bool = False) -> nn.Linear:
+    """Return the head of a network that is to be edited in place.
+
+    Args:
+        model: The network.
+        num_classes: Outputs of the head.
+        bias: Whether its bias, if it has one, is edited too.
+
+    Raises:
+        ModelError: There is none, its weights are frozen or computed from others, or another layer has them too.
+    """
+    head = find_head(model, num_classes)
+    name = next(name for name, module in model.named_modules() if module is head)
+    check_own(name, head)
+    for key, weight in head.named_parameters():
+        if not weight.requires_grad and (bias or key == "weight"):
+            raise ModelError(
+                f"expected a head that can change, got a frozen {key} ({name or 'the model'}): unfreeze it"
+            )
+    check_unshared(model, head.weight)
+    return head
+
+
+def check_own(name: str, layer: nn.Module) -> None:
+    """Refuse a layer whose weight is computed from others at every pass, as by ``torch.nn.utils.parametrize``.
+
+    Raises:
+        ModelError: It is: a change of the weight would be lost.
+    """
+    if "weight" not in dict(layer.named_parameters(recurse=False)):
+        raise ModelError(
+            f"expected layers with weights of their own, got {name or 'a model'} whose weight is computed from others, "
+            "as by a parametrisation: remove that first"
+        )
+
+
+def check_unshared(model: nn.Module, weight: Tensor) -> None:
+    """Refuse a weight that several modules of a network have.
+
+    Raises:
+        ModelError: They do: whoever changes it for what one of them is given changes the others.
+    """
+    names = [
+        f"{name}.{key}".lstrip(".")
+        for name, module in model.named_modules()
+        for key, own in module.named_parameters(recurse=False, remove_duplicate=False)
+        if own is weight
+    ]
+    if len(names) > 1:
+        raise ModelError(
+            f"expected a weight of its own in every layer that is edited, got one shared by {' and '.join(names)}: "
+            "choose a method that trains the whole network"
+        )
 
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:

@@ -85,17 +85,18 @@ def fit(
         loss: What to make small. For one that is not cross-entropy, labels need not be classes.
         penalty: What to make small beside it, of the model that is trained, which may be a copy of `model`; of weights
             that are shared out over processes, each process's own part.
-        asleep: Modules of the model that stay in evaluation mode, such as those whose weights are frozen.
+        asleep: Modules of the model that stay in evaluation mode, such as those whose weights are frozen; each by
+            itself, and not the modules inside it.
         after_step: Called after every step, to watch the model as it is then; it must leave it so.
 
     Raises:
-        DivergedError: The loss was not finite, at lower rates neither; the model is then not usable.
+        DivergedError: The loss was not finite or left every bound, at lower rates too; the model is then not usable.
         KeyboardInterrupt: The user has asked to stop; progress is kept.
     """
     was_training = model.training
     model.to(runtime.device).train()
     for module in asleep:
-        module.eval()
+        module.training = False
     name = None if after_step else _name(model, rows, runtime, training, stage)
     trainee = runtime.trainee(model)
     optimizer = make_optimizer(trainee.model, training)

@@ -20,11 +20,16 @@ from torch.nn import functional
 from expunge.errors import ModelError
 from expunge.memory import check_fits
 from expunge.methods._importance import total
-from expunge.network import copy_of
+from expunge.network import check_own, check_unshared, copy_of
 from expunge.rows import Rows
 from expunge.runtime import Runtime, count_batches
 
-Layer = nn.Linear | nn.Conv2d
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+Layer = nn.Linear | Convolution
+NO_MATRIX = nn.Embedding | nn.EmbeddingBag | nn.LayerNorm | nn.RMSNorm
+"""What has a weight that multiplies no input as a matrix, however many dimensions it has."""
+PLAIN = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
+"""What layers do that do nothing of their own."""
 NUMBERS = 2**25
 """The most elements of patches held at a time, an eighth of a gigabyte in single precision."""
 
@@ -41,12 +46,52 @@ class Gram:
 
 def find_layers(model: nn.Module) -> dict[str, Layer]:
     """Return the linear layers and convolutions of a network by their dotted names."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, Layer)}
+
+
+def check_layers(model: nn.Module) -> None:
+    """Refuse a network that is not edited as a whole by editing its linear layers and convolutions one by one.
+
+    Frozen layers may be of any kind. Weights that no module calls its `weight`, such as the ones that PyTorch's
+    ``nn.MultiheadAttention`` keeps for itself, are not looked at.
+
+    Raises:
+        ModelError: There is no such layer that is not frozen; a layer of another kind has a matrix of its own; a weight
+            is computed from others; or two layers share one.
+    """
+    for name, module in model.named_modules():
+        if any(weight.requires_grad and weight.ndim > 1 for weight in other_matrices(module)):
+            raise ModelError(
+                f"expected linear layers and convolutions, got a {type(module).__name__} ({name or 'the model'}), "
+                "which would stay as it is: choose a method that looks into no layers"
+            )
+    free = {
+        name: layer
+        for name, layer in find_layers(model).items()
+        if any(weight.requires_grad for key, weight in layer.named_parameters() if key != "bias")
+    }
+    if not free:
+        got = "frozen ones alone" if find_layers(model) else "none"
+        raise ModelError(
+            f"expected linear layers or convolutions that can change, got {got} in {type(model).__name__}: choose a "
+            "method that looks into no layers"
+        )
+    for name, layer in free.items():
+        check_own(name, layer)
+        check_unshared(model, layer.weight)
+
+
+def other_matrices(module: nn.Module) -> list[nn.Parameter]:
+    """Return the weights of a module that is neither linear nor a convolution which multiply its inputs as matrices."""
+    own = dict(module.named_parameters(recurse=False))
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return list(own.values())
+    return [] if "weight" not in own or isinstance(module, Layer | NO_MATRIX) else [own["weight"]]
 
 
 def matrix_of(layer: Layer) -> Float[Tensor, "groups outputs width"]:
     """Return a view of a layer's weights as the matrix that it multiplies its inputs by."""
-    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    groups = layer.groups if isinstance(layer, Convolution) else 1
     return layer.weight.reshape(groups, layer.weight.shape[0] // groups, -1)
 
 
@@ -140,8 +185,8 @@ def watched(
 
     def after(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
         def hook(layer: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
-            assert isinstance(layer, nn.Linear | nn.Conv2d)  # noqa: S101
-            if type(layer).forward not in (nn.Linear.forward, nn.Conv2d.forward):
+            assert isinstance(layer, Layer)  # noqa: S101
+            if type(layer).forward not in PLAIN:
                 raise ModelError(
                     f"expected plain linear layers and convolutions, got a {type(layer).__name__} ({name}), which does "
                     "something of its own to inputs or weights: choose a method that looks into no layers"
@@ -166,18 +211,21 @@ def inputs_of(layer: Layer, given: Float[Tensor, "rows ..."]) -> Float[Tensor, "
     """Return what a layer multiplies its weights with: positions of a batch, or patches, row after row."""
     if isinstance(layer, nn.Linear):
         return given.reshape(1, -1, given.shape[-1])
-    patches = functional.unfold(padded(layer, given), layer.kernel_size, layer.dilation, 0, layer.stride)
-    rows, width, positions = patches.shape
-    apart = patches.reshape(rows, layer.groups, width // layer.groups, positions)
-    return apart.permute(1, 0, 3, 2).reshape(layer.groups, rows * positions, -1)
+    images = padded(layer, given)
+    patches = images.reshape(len(images), layer.groups, -1, *images.shape[2:])
+    axes = len(layer.kernel_size)
+    for axis, (size, stride, dilation) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)):
+        patches = patches.unfold(3 + axis, dilation * (size - 1) + 1, stride)[..., ::dilation]
+    # from rows, groups, channels, positions, elements to groups, rows, positions, channels, elements
+    return patches.movedim(2, 2 + axes).transpose(0, 1).flatten(2 + axes).flatten(1, 1 + axes)
 
 
-def padded(layer: nn.Conv2d, images: Float[Tensor, "rows channels height width"]) -> Tensor:
+def padded(layer: Convolution, images: Float[Tensor, "rows channels ..."]) -> Tensor:
     """Return images with the border that a convolution gives them."""
     if layer.padding == "valid":
         return images
     border = []
-    for axis in (1, 0):  # from the last axis to the first
+    for axis in reversed(range(len(layer.kernel_size))):  # from the last axis to the first
         over = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
         border += [over // 2, over - over // 2] if layer.padding == "same" else [int(layer.padding[axis])] * 2
     return functional.pad(images, border, mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode)

@@ -55,6 +55,9 @@ class CatastrophicForgettingK:
 def train_last(model: nn.Module, k: int, access: Access, runtime: Runtime, training: Training) -> None:
     """Train the last layers of a model in place on the retained rows, with all others frozen and in evaluation mode.
 
+    A module that has a weight of its own among the frozen ones and trained layers inside it, such as a transformer with
+    a class token, keeps that weight and is in training mode itself.
+
     Raises:
         ModelError: There are no more than k layers.
     """
@@ -62,7 +65,9 @@ def train_last(model: nn.Module, k: int, access: Access, runtime: Runtime, train
     learned = [weight for module in first for weight in module.parameters(recurse=False) if weight.requires_grad]
     for weight in learned:
         weight.requires_grad_(False)
-    fit(model, access["retain"], runtime, training, stage=f"last {k}", asleep=first)
+    frozen = set(first)
+    asleep = [module for module in first if all(inner in frozen for inner in module.modules() if own_tensors(inner))]
+    fit(model, access["retain"], runtime, training, stage=f"last {k}", asleep=asleep)
     for weight in learned:
         weight.requires_grad_(True)
 

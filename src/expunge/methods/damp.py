@@ -6,19 +6,24 @@ No code was published.
 
 1. Prototypes. For every layer, take the mean of its inputs (patches, for a convolution) over the rows of each class.
 2. Directions. Of each forgotten class's prototype, take the residual that no combination of the retained classes'
-   prototypes explains, by least squares. Make the residuals an orthonormal basis Q, by QR.
+   prototypes explains, by least squares. Make the residuals an orthonormal basis Q.
 3. Strength. Take ``alpha = depth * separability``. Depth rises evenly over the layers, to 1 at the last. Separability
    is how well a linear probe tells inputs of forgotten rows from those of retained ones: 0 by guessing, 1 always.
 4. Projection. Multiply every layer's weights W to ``W (I - alpha Q Qᵀ)``. Biases and normalisations stay.
 
 Reads: retain and forget.
 
+Layers are linear ones and convolutions. The weights that PyTorch's ``nn.MultiheadAttention`` keeps for itself are in
+none, and stay; a network with layers of another kind, such as transposed convolutions, or with layers that share a
+weight is refused.
+
 A reconstruction: the paper was not to be had, only its abstract and summaries of it. These give steps 1 and 2, the
 update of step 4, and that alpha comes from the separability of a binary linear probe and from a fixed ramp over depth,
 with no parameter. Not known, and chosen here: that the two are multiplied, and that the ramp is linear; that the probe
 is Fisher's linear discriminant, scored by the accuracy of two normal distributions of one covariance, so that means and
 Gram matrices are all it takes; that probe and prototypes see single positions or patches, not means over an image; how
-many rows are read.
+many rows are read. The basis Q is of the residuals' singular vectors, where the summaries have QR: of residuals that
+depend on one another QR makes directions out of rounding, which may lie among the retained ones.
 
 Where classes are the corners of a simplex around the origin, each is what the others leave when summed up, and step 2
 finds nothing of its own. Three small networks with layer normalisation, trained on four classes, forgot nothing so.
@@ -38,7 +43,7 @@ from torch import Tensor, nn
 from expunge.access import Access
 from expunge.data import Part, subset
 from expunge.errors import ModelError
-from expunge.methods._subspaces import find_layers, input_grams, multiply_inputs
+from expunge.methods._subspaces import check_layers, find_layers, input_grams, multiply_inputs
 from expunge.network import copy_of
 from expunge.rows import Rows, TakenRows
 from expunge.runtime import Runtime
@@ -46,7 +51,7 @@ from expunge.settings import settings
 from expunge.training import Count
 
 NOTHING = 1e-4
-"""A residual shorter than this share of its prototype is rounding, and no direction."""
+"""What residuals are no longer in than this share of the longest forgotten prototype is rounding, and no direction."""
 RIDGE = 1e-3
 """Added to the variance within classes, in units of its mean over directions."""
 
@@ -65,9 +70,10 @@ class Damp:
 
         Raises:
             RequestError: The request is of single rows.
-            ModelError: There is no layer to project.
+            ModelError: There is no layer to project, or not all can be; see `expunge.methods._subspaces.check_layers`.
         """
         access.classes()
+        check_layers(model)
         retain = subset(access["retain"], self.rows_per_class, runtime.generator("damp/retain"))
         forget = subset(access["forget"], self.rows_per_class, runtime.generator("damp/forget"))
         retained, forgotten = moments(model, retain, runtime), moments(model, forget, runtime)
@@ -133,10 +139,14 @@ def separability(forgotten: Moments, retained: Moments) -> Float[Tensor, " group
 def own_projection(
     forgotten: Float[Tensor, "groups width forgotten"], retained: Float[Tensor, "groups width retained"]
 ) -> Float[Tensor, "groups width width"]:
-    """Return ``Q Qᵀ`` of step 2 for each group: zero where retained prototypes explain all of the forgotten ones."""
+    """Return ``Q Qᵀ`` of step 2 for each group: zero where retained prototypes explain all of the forgotten ones.
+
+    Q has as many directions as the residuals span, which several classes can do with fewer than they are.
+    """
     residuals = forgotten - retained @ (torch.linalg.pinv(retained, rtol=NOTHING**2) @ forgotten)
     found = []
     for own, whole in zip(residuals, forgotten, strict=True):
-        directions, _ = torch.linalg.qr(own[:, own.norm(dim=0) > NOTHING * whole.norm(dim=0)])
+        directions, sizes, _ = torch.linalg.svd(own, full_matrices=False)
+        directions = directions[:, sizes > NOTHING * whole.norm(dim=0).max()]
         found.append(directions @ directions.mT)
     return torch.stack(found)

@@ -9,6 +9,9 @@ https://arxiv.org/abs/2504.02199; code https://github.com/KU-VGI/ESC.
 
 Reads: forget.
 
+The default `percent` is that of the code, 1.5, which had 3 when it was first published: of 512 features, 7 directions
+in place of 15.
+
 Differences from the code: it rounds the number of directions down, which for a narrow network is none; here it is one
 at least, and one for each forgotten class. It keeps the projection as a buffer before the head; here it is multiplied
 into the head's weights, which gives the same logits in the same architecture, but leaves features read before the head
@@ -30,7 +33,7 @@ from expunge.access import Access
 from expunge.data import Part
 from expunge.errors import SettingsError
 from expunge.methods._subspaces import input_grams, multiply_inputs, spectrum
-from expunge.network import copy_of, find_head
+from expunge.network import copy_of, editable_head
 from expunge.runtime import Runtime
 from expunge.settings import settings
 
@@ -41,18 +44,18 @@ class Esc:
 
     reads: ClassVar[frozenset[Part]] = frozenset({"forget"})
 
-    percent: Annotated[float, Gt(0), Lt(100)] = 3.0
+    percent: Annotated[float, Gt(0), Lt(100)] = 1.5
     """The paper's p: how many of the directions are erased, in per cent of the width of the features."""
 
     def __call__(self, model: nn.Module, access: Access, runtime: Runtime) -> nn.Module:
         """Return a copy whose head is blind along the erased directions.
 
         Raises:
-            ModelError: There is no linear head.
+            ModelError: There is no linear head, or it cannot be edited; see `expunge.network.editable_head`.
             SettingsError: No direction would be left.
         """
         forgetting = copy_of(model)
-        head = find_head(forgetting, access.num_classes)
+        head = editable_head(forgetting, access.num_classes)
         name = next(name for name, module in forgetting.named_modules() if module is head)
         erased = max(int(head.in_features * self.percent / 100), len(access.request.classes), 1)
         if erased >= head.in_features:

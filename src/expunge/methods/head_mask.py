@@ -20,7 +20,7 @@ from torch import nn
 from expunge.access import Access
 from expunge.data import Part
 from expunge.errors import ModelError
-from expunge.network import copy_of, find_head
+from expunge.network import copy_of, editable_head
 from expunge.runtime import Runtime
 from expunge.settings import settings
 
@@ -38,12 +38,12 @@ class HeadMask:
         """Return a copy with the outputs hidden.
 
         Raises:
-            ModelError: The head has no bias.
+            ModelError: The head has no bias, or cannot be edited; see `expunge.network.editable_head`.
         """
         masked = copy_of(model)
         classes = list(access.classes())
         with runtime.stage("mask", 1), torch.no_grad():
-            head = find_head(masked, access.num_classes)
+            head = editable_head(masked, access.num_classes, bias=True)
             if head.bias is None:
                 raise ModelError("expected a head with a bias to hide outputs by, got one without")
             head.weight[classes] = 0.0

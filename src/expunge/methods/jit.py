@@ -82,7 +82,7 @@ class Jit:
             weight_decay=0.0,
             schedule="constant",
         )
-        fit(shaken, access["forget"], runtime, training, stage="smoothing", loss=mean_of, asleep=[shaken])
+        fit(shaken, access["forget"], runtime, training, stage="smoothing", loss=mean_of, asleep=shaken.modules())
         return forgetting
 
 

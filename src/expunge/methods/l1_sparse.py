@@ -9,10 +9,15 @@ https://arxiv.org/abs/2304.04934, its "sparsity-aware unlearning"; code https://
 
 Reads: retain.
 
-Differences from the code: weights that are frozen cost nothing, as they could not move; SGD has Nesterov momentum. The
-default penalty is second-hand: the paper tunes it and its code gives no value; 0.0001 is what several of those use who
-compare with it. Passes and rate are those of the code's page. No weight becomes zero exactly, since SGD steps over it:
-they come near.
+The default penalty is second-hand: the paper tunes it, and the code's page names none for this method. Its ``--alpha``
+has a default of 0.2, "unlearn noise", which all its methods read that have an ``alpha``; as a penalty that moves every
+weight by 0.002 a step, and by ten times that with momentum, which leaves no network. 0.0001 is what several of those
+use who compare with it. Passes and rate are those of the code's page.
+
+Differences from the code: weights that are frozen cost nothing, as they could not move; SGD has Nesterov momentum.
+Where `plain_epochs` are all that there are, no pass has a penalty; there the code, but for ImageNet, keeps its
+``alpha`` whole in every pass. It reads ``no_l1_epochs`` and has no option of that name. No weight becomes zero exactly,
+since SGD steps over it: they come near.
 
 Reproduction: not tried at the size of its authors, which takes a GPU. On digits, with its own settings, it forgets next
 to nothing, for want of steps; on a part of CIFAR-10 the class goes: the tables of ``docs/methods.md``.

@@ -81,7 +81,8 @@ class MuMis:
                 # no sensitivity depends on the last bias, and several processes wait for a gradient of every weight
                 return owed.mean() + 0 * logits.sum()
 
-            fit(forgetting, access["forget"], runtime, training, stage="suppression", loss=loss, asleep=[forgetting])
+            asleep = forgetting.modules()
+            fit(forgetting, access["forget"], runtime, training, stage="suppression", loss=loss, asleep=asleep)
         return forgetting
 
 

@@ -18,8 +18,9 @@ and rises from 0.97 to 0.997 over the classes of CIFAR-10, and the last directio
 it is taken. The steps there are plain gradient descent at 0.04; here SGD has momentum 0.9, which goes ten times as far,
 so that the rate is a tenth. A pass has the ten steps that 5,000 rows have in the code's batches of 512, however few
 rows there are. In place of each gradient, the change of the weight is projected, which comes to the same, and to no
-drift by rounding. The code cuts patches without a convolution's border and stride; here they are its own. Weights
-that are in no linear layer or convolution stay, as those that PyTorch's ``nn.MultiheadAttention`` keeps for itself.
+drift by rounding. The code cuts patches without a convolution's border and stride; here they are its own. The weights
+that PyTorch's ``nn.MultiheadAttention`` keeps for itself are in no layer, and stay; a network with layers that are
+neither linear nor convolutions, such as transposed ones, or that share a weight is refused.
 
 Reproduction: not tried at the size of its authors, which takes a GPU. On small data it was measured beside all others:
 the tables of ``docs/methods.md``.
@@ -37,7 +38,7 @@ from torch.nn.utils import parametrize
 from expunge.access import Access
 from expunge.data import Part, subset
 from expunge.errors import ModelError
-from expunge.methods._subspaces import Layer, basis, find_layers, input_grams, matrix_of
+from expunge.methods._subspaces import Layer, basis, check_layers, find_layers, input_grams, matrix_of
 from expunge.network import copy_of
 from expunge.rows import RelabelledRows, Rows, TakenRows
 from expunge.runtime import Runtime
@@ -71,9 +72,11 @@ class NullSpace:
         Streams: ``null_space/retain``, ``calibration/order``.
 
         Raises:
-            ModelError: There is no layer that could be trained.
+            ModelError: There is no layer that could be trained, or not all can be so; see
+                `expunge.methods._subspaces.check_layers`.
             DivergedError: The rate is too high for this model.
         """
+        check_layers(model)
         retain = subset(access["retain"], self.rows_per_class, runtime.generator("null_space/retain"))
         bases = retained_subspaces(model, retain, runtime, self.share)
         labels = pseudo_labels(model, access, runtime)

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from expunge.access import Access
 from expunge.data import Part
 from expunge.methods._subspaces import multiply_inputs
-from expunge.network import copy_of, find_head
+from expunge.network import copy_of, editable_head
 from expunge.runtime import Runtime
 from expunge.settings import settings
 
@@ -56,19 +56,18 @@ class Pour:
 
         Raises:
             RequestError: The request is of single rows.
-            ModelError: There is no linear head.
+            ModelError: There is no linear head, or it cannot be edited; see `expunge.network.editable_head`.
         """
         classes, forgetting = list(access.classes()), copy_of(model)
         kept = [index for index in range(access.num_classes) if index not in classes]
-        head = find_head(forgetting, access.num_classes)
+        head = editable_head(forgetting, access.num_classes, bias=True)
         with torch.no_grad():
-            if self.centre and head.weight.requires_grad:
+            if self.centre:
                 head.weight -= head.weight.mean(dim=0)
             multiply_inputs(head, without(head.weight[classes])[None])
             for name, weight in head.named_parameters():
-                if weight.requires_grad:
-                    # of the weights nothing but rounding is left
-                    weight[classes] = weight[kept].mean() if self.centre and name == "bias" else 0.0
+                # of the weights nothing but rounding is left
+                weight[classes] = weight[kept].mean() if self.centre and name == "bias" else 0.0
         return forgetting
 
 

@@ -25,8 +25,10 @@ rows are read. The code's rates fall from 0.1 to 0.01 without momentum; here SGD
 as far, so that the rate is a tenth and falls linearly to zero. For single rows the code stops once the validation rows
 fare better than the forgotten ones; validation rows are not read here, so that all epochs are gone through, and fewer
 may be better. In place of each gradient, the change of the weight is projected, as in `null_space`. Patches have a
-convolution's own stride and border. The share, of 0.9 for an All-CNN, is 0.95 in the code for a small VGG. The paper
-itself was not to be had beyond its abstract.
+convolution's own stride and border. The weights that PyTorch's ``nn.MultiheadAttention`` keeps for itself are in no
+layer, and stay; a network with layers that are neither linear nor convolutions, such as transposed ones, or that share
+a weight is refused. The share, of 0.9 for an All-CNN, is 0.95 in the code for a small VGG. The paper itself was not to
+be had beyond its abstract.
 
 Reproduction: not tried, since neither CIFAR-10 nor the authors' trained networks were at hand.
 """
@@ -40,7 +42,7 @@ from torch import Tensor, nn
 
 from expunge.access import Access
 from expunge.data import Part
-from expunge.methods._subspaces import input_grams, spectrum
+from expunge.methods._subspaces import check_layers, input_grams, spectrum
 from expunge.methods.null_space import bind, released
 from expunge.runtime import Runtime
 from expunge.settings import settings
@@ -73,9 +75,11 @@ class ProjectedGradient:
         Streams: ``projection/order`` and ``projection/dropout``.
 
         Raises:
-            ModelError: There is no layer that could be trained.
+            ModelError: There is no layer that could be trained, or not all can be so; see
+                `expunge.methods._subspaces.check_layers`.
             DivergedError: The rate is too high for this model.
         """
+        check_layers(model)
         grams = input_grams(model, access["retain"], runtime, stage="retained inputs")
         cores = {name: [core(group, self.share) for group in gram.values] for name, gram in grams.items()}
         training = Training(

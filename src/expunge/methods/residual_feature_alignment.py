@@ -90,7 +90,7 @@ class ResidualFeatureAlignment:
         forget = repeated(access["forget"], len(retain), runtime.generator("residual_feature_alignment/forget"))
         rows = JoinedRows(marked(retain, to_forget=False), marked(forget, to_forget=True))
         training = adam(epochs=self.epochs, batch_size=2 * self.batch_size, lr=self.lr)
-        fit(aligned, rows, runtime, training, stage="align", loss=self.misalignment, asleep=[adapted])
+        fit(aligned, rows, runtime, training, stage="align", loss=self.misalignment, asleep=adapted.modules())
         return adapted
 
     def misalignment(

@@ -91,7 +91,7 @@ def dampen(
     """
     retained, forgotten = len(access["retain"]), len(access["forget"])
     most = (retained + forgotten) / forgotten
-    if how.against == "all" and how.fisher == "rows" and how.alpha >= most:
+    if how.against == "all" and how.alpha >= most:
         raise SettingsError(
             f"expected alpha below {most:g}, which is all rows over those to forget, got {how.alpha:g}: no weight can "
             "be that much more important to them than to all; lower alpha, or take against=retained"

@@ -18,9 +18,12 @@ Reads: retain and forget.
 
 Differences from the code: it scores the search on the test set, and keeps the original if no pair does better; here
 the search sees nothing but the training rows that the spaces come from, and one of the pairs is always taken. All
-positions of those rows count, where the code draws 10,000 patches. It takes apart the attention of its own ViT; here
-the weights that PyTorch's ``nn.MultiheadAttention`` keeps for itself are in no layer, and stay. Single rows are not in
-the paper: their space is found as a class's is.
+positions of those rows count. The code cuts a window three kernels wide and high out of the inputs of a convolution
+that are wider, at one random place for all images, puts the convolution's border of zeros around it as if the image
+ended there, and draws 10,000 of its patches. It takes apart the attention of its own ViT; here the weights that
+PyTorch's ``nn.MultiheadAttention`` keeps for itself are in no layer, and stay. A network with layers that are neither
+linear nor convolutions, such as transposed ones, or that share a weight is refused. Single rows are not in the paper:
+their space is found as a class's is.
 
 Reproduction: not tried at the size of its authors, which takes a GPU. On small data it was measured beside all others:
 the tables of ``docs/methods.md``.
@@ -37,7 +40,7 @@ from torch import Tensor, nn
 from expunge.access import Access
 from expunge.data import Part, subset
 from expunge.errors import ModelError
-from expunge.methods._subspaces import Gram, find_layers, input_grams, matrix_of, set_matrix, spectrum
+from expunge.methods._subspaces import Gram, check_layers, find_layers, input_grams, matrix_of, set_matrix, spectrum
 from expunge.network import copy_of
 from expunge.rows import Rows
 from expunge.runtime import Runtime
@@ -66,8 +69,9 @@ class Svd:
         """Return the best of the projected copies. Streams: ``svd/retain``, ``svd/forget``.
 
         Raises:
-            ModelError: There is no layer to project.
+            ModelError: There is no layer to project, or not all can be; see `expunge.methods._subspaces.check_layers`.
         """
+        check_layers(model)
         retain = evenly(access["retain"], self.rows, runtime.generator("svd/retain"))
         forget = evenly(access["forget"], self.rows, runtime.generator("svd/forget"))
         retained = spectra(input_grams(model, retain, runtime, stage="retain space"))
