@@ -413,6 +413,12 @@ def test_every_command_takes_json_after_it(command: str, capsys: pytest.CaptureF
     assert "--json" in out
 
 
+def test_a_result_that_is_not_there_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call(capsys, "report", str(tmp_path / "none.json"), "--out", str(tmp_path / "a.html"))
+    told = f"expected a Result in a file, got {tmp_path / 'none.json'}: No such file or directory"
+    assert (code, err) == (2, f"expunge: {told}\n")
+
+
 def test_debug_shows_where_it_came_from_and_changes_no_exit_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
