@@ -1,6 +1,7 @@
 """The Python interface: any network, any data, nothing of the caller's changed."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,6 +130,26 @@ def test_a_model_that_is_nothing_but_its_head_loses_outputs() -> None:
     made = forget(model, data, classes=[1], method="head_mask", head="drop", device="cpu")
     inputs = torch.randn(5, 6)
     torch.testing.assert_close(made.model(inputs), model(inputs)[:, [0, 2, 3]])
+
+
+def test_one_class_or_row_needs_no_list(toy: Toy, plain: Plain) -> None:
+    names = ("ant", "bee", "cow", "dog")
+    train = tensors(toy, "train")
+    every: list[Any] = [2, "cow", np.int64(2), [2]]
+    for classes in every:
+        made = forget(plain, train, classes=classes, label_names=names, method="head_mask", device="cpu")
+        hidden = made.model(train[:][0]).argmin(1)
+        assert (hidden == 2).all(), classes
+    with pytest.raises(RequestError, match=r"expected a class, a row or a list of them to forget, got 2\.5"):
+        forget(plain, train, classes=2.5, device="cpu")  # type: ignore[arg-type]
+
+
+def test_weights_in_the_place_of_a_network_are_refused(toy: Toy, plain: Plain) -> None:
+    train = tensors(toy, "train")
+    with pytest.raises(ModelError, match=r"got OrderedDict: load it into its network first$"):
+        forget(plain.state_dict(), train, classes=2, device="cpu")  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=r"^expected a network \(torch.nn.Module\), got str$"):
+        audit(plain, "runs/x", train, train, classes=2, device="cpu")  # type: ignore[arg-type]
 
 
 def test_arguments_that_mean_nothing_are_refused() -> None:

@@ -90,7 +90,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a weight missing": (
         lambda path: change_weights(path, lambda weights: weights.pop("head.bias")),
-        r"expected weights of shape \(4,\) for 'head.bias' in .*, got none",
+        r"expected the weights of this network in .*, got none for 'head.bias': are they of another network\?",
+    ),
+    "a weight too many": (
+        lambda path: change_weights(path, lambda weights: weights.update({"body.0.weight": torch.zeros(9)})),
+        r"expected the weights of this network in .*, got 'body.0.weight', which it does not have: are they of another",
     ),
     "NaN": (
         lambda path: change_weights(path, lambda weights: weights["head.bias"].fill_(float("nan"))),

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+import expunge
 from examples import example_result
 from expunge import cli
 from expunge.cli import app
@@ -68,6 +69,14 @@ except SystemExit:
     begun = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     assert time.perf_counter() - begun < 5  # the half second of the promise is measured in benchmarks
+
+
+@pytest.mark.parametrize("started", [["expunge", "--version"], ["expunge", "--json", "--version"]])
+def test_the_version_is_told_without_torch(started: list[str]) -> None:
+    code = f"import sys; from expunge.cli import main; sys.argv = {started}\ntry:\n    main()\n"
+    code += "finally:\n    assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert told == f"expunge {expunge.__version__}\n"
 
 
 HELPED = ["", "demo", "run", "train", "forget", "audit", "convert", "compare", "tune", "report", "list", "population"]
@@ -280,6 +289,16 @@ def test_a_requirement_that_is_missed_exits_with_one(
     assert (tmp_path / "a.json").exists()
 
 
+def test_a_level_that_there_is_not_is_refused_before_the_audit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["audit", "nowhere", "nowhere", *SHAPES, "--classes", "1", "--out", str(tmp_path / "a.json")]
+    code, out, err = call(capsys, *words, "--require", "L7")
+    assert (code, out) == (2, "")
+    assert err == "expunge: Invalid value for '--require': 'L7' is not one of 'L0', 'L1', 'L2', 'L3', 'L4'.\n"
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_dry_run_checks_everything_and_writes_nothing(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -376,6 +395,38 @@ def test_quiet_prints_nothing_and_json_is_json(
     code, out, err = call(capsys, "--json", *given, "--out", str(tmp_path / "b"))
     assert (code, err) == (0, "")
     assert json.loads(out)["forget_reads"] == 0
+
+
+def test_json_and_quiet_may_stand_after_the_command_too(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ("--json list networks mlp", "list --json networks mlp", "list networks mlp --json"):
+        code, out, err = call(capsys, *words.split())
+        assert (code, json.loads(out)["name"], err) == (0, "mlp", "")
+    assert call(capsys, "list", "networks", "mlp", "-q") == (0, "", "")
+    code, _, err = call(capsys, "list", "networks", "--", "--json")  # a name like any other
+    assert (code, err.partition(" (")[0]) == (2, "expunge: expected a network that timm has, got '--json'")
+
+
+@pytest.mark.parametrize("command", sorted({*HELPED} - {"population"}))
+def test_every_command_takes_json_after_it(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, *command.split(), "--json", "--help")
+    assert code == 0
+    assert "--json" in out
+
+
+def test_a_result_that_is_not_there_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call(capsys, "report", str(tmp_path / "none.json"), "--out", str(tmp_path / "a.html"))
+    told = f"expected a Result in a file, got {tmp_path / 'none.json'}: No such file or directory"
+    assert (code, err) == (2, f"expunge: {told}\n")
+
+
+def test_debug_shows_where_it_came_from_and_changes_no_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["report", str(tmp_path / "none.json")], ["list", "methods", "unsri"]):
+        code, _, err = call(capsys, "--debug", *words)
+        assert code == 2
+        assert err.startswith("Traceback (most recent call last)")
+        assert err.splitlines()[-1].startswith("expunge: expected ")
 
 
 @pytest.mark.parametrize("kind", ["methods", "audits", "corruptions", "datasets", "networks"])

@@ -98,6 +98,11 @@ def test_nothing_is_ranked_from_fewer_than_three_seeds(seeds: int) -> None:
     assert "Not ranked" in render(made)
 
 
+def test_all_that_is_missing_for_a_ranking_is_said() -> None:
+    made = compare(many({"unsir": [0.9]}))
+    assert made.ranking == "not ranked: 1 method, 2 are needed; 1 seed, 3 are needed"
+
+
 def test_three_seeds_rank_what_they_tell_apart() -> None:
     made = compare(many({"unsir": [0.9, 0.8, 0.9], "finetune": [0.3, 0.1, 0.2], "other": [0.8, 0.9, 0.9]}))
     assert made.ranked

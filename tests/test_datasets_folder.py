@@ -60,7 +60,16 @@ def test_no_image_is_opened_before_it_is_asked_for(tmp_path: Path) -> None:
     for file in tmp_path.rglob("*.png"):
         file.write_bytes(b"no image")
     data = Folder(path=str(tmp_path)).load()
-    with pytest.raises(DataError, match=r"expected an image in row 3, got: cannot identify image file"):
+    with pytest.raises(DataError, match=r"expected an image in \S+cat/004\.png, got: cannot identify"):
+        data.train.batch(np.array([3]))
+
+
+def test_an_image_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    make_folder(tmp_path, classes=CLASSES, per_class=10)
+    file = tmp_path / "cat" / "004.png"
+    file.write_bytes(file.read_bytes()[:-200])
+    data = Folder(path=str(tmp_path)).load()
+    with pytest.raises(DataError, match=r"^expected an image in \S+cat/004\.png, got: .*truncated"):
         data.train.batch(np.array([3]))
 
 
@@ -70,7 +79,7 @@ def test_no_image_is_opened_before_it_is_asked_for(tmp_path: Path) -> None:
         (lambda folder: None, "expected images in a folder per class in"),
         (lambda folder: (folder / "cat").mkdir(), "expected images in a folder per class in .*, got none"),
         (lambda folder: make_folder(folder / "train", classes=CLASSES, per_class=1), "or neither, got one of them"),
-        (lambda folder: make_folder(folder, classes=CLASSES, per_class=1), r"got one of class 0 \(cat/000.png\)"),
+        (lambda folder: make_folder(folder, classes=CLASSES, per_class=1), r"got class 'cat' with 1 row: add rows"),
     ],
 )
 def test_a_folder_without_images_says_what_was_wanted(make: object, message: str, tmp_path: Path) -> None:
@@ -98,7 +107,7 @@ def test_what_is_held_out_stays_when_other_images_go() -> None:
 
     def held_out(left: list[str]) -> set[str]:
         labels = np.array([CLASSES.index(name.split("/")[0]) for name in left])
-        return {left[row] for row in hold_out(labels, "images", left)[1]}
+        return {left[row] for row in hold_out(labels, CLASSES, "images", left)[1]}
 
     before = held_out(names)
     assert [sum(name.startswith(one) for name in before) for one in CLASSES] == [4, 4, 4]

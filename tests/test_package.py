@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -68,6 +69,8 @@ def test_all_names_are_exported_and_found() -> None:
     assert set(expunge.__all__) == set(expunge._HOMES)
     for name in expunge.__all__:
         assert getattr(expunge, name).__name__ == name
+    assert {*expunge.__all__, "__version__"} <= set(dir(expunge))
+    assert expunge.__version__ == importlib.metadata.version("expunge")
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         expunge.nothing  # noqa: B018
     tree = ast.parse((SOURCE / "__init__.py").read_text())

@@ -82,7 +82,9 @@ def test_an_error_of_a_row_is_the_same_one_line(tmp_path: Path) -> None:
     for file in tmp_path.rglob("*.png"):
         file.write_bytes(b"no image")
     for workers in (0, 1):
-        with pytest.raises(DataError, match=r"^expected an image in row 3, got: cannot identify image file \S+$"):
+        with pytest.raises(
+            DataError, match=r"^expected an image in \S+cat/004\.png, got: cannot identify image file \S+$"
+        ):
             list(read(rows, [np.array([3])], workers, torch.Generator()))
 
 

@@ -39,6 +39,11 @@ def unsir(**values: Any) -> Unsir:
         ),
         (lambda: build("methods", {"lr": 1}), r"expected a name for one of the methods, got \{'lr': 1\}"),
         (lambda: build("methods", {"name": "retrain", "training": {"lr": 0}}), r"^expected training.lr > 0, got 0$"),
+        (
+            lambda: build("methods", {"name": "retrain", "training": {"epoch": 0}}),
+            r"^expected a setting of Training, got 'training.epoch' \(did you mean 'epochs'\?\)$",
+        ),
+        (lambda: find("methods", "json.decoders"), r"named 'json.decoders' \(did you mean 'json.decoder'\?\)$"),
         (lambda: find("methods", "no.such.module"), "expected a module 'no.such.module' that can be imported"),
         (lambda: find("methods", "json.decoder"), "expected a class Decoder in 'json.decoder', got none"),
         (lambda: from_toml("a = "), "expected TOML, got: "),

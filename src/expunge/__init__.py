@@ -4,6 +4,7 @@ Names are imported when first used, so that the command line answers ``--help`` 
 """
 
 import importlib
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,10 +28,19 @@ _HOMES = {
     "render": "report.page",
 }
 
+__version__: str
+"""As installed."""
+
 __all__ = ["ExpungeError", "Finding", "Forgotten", "Request", "Result", "audit", "forget", "render"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("expunge")
     if name not in _HOMES:
         raise AttributeError(f"module 'expunge' has no attribute {name!r}")
     return getattr(importlib.import_module(f"expunge.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

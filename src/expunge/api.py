@@ -1,6 +1,6 @@
 """The Python interface: forget and audit, on any network and any data."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from expunge.case import Audit, Method, open_case
 from expunge.data import Data, Request, Split, numbered, split
-from expunge.errors import ModelError, SettingsError
+from expunge.errors import ModelError, RequestError, SettingsError
 from expunge.experiment import DEFAULT_AUDITS
 from expunge.forgetting import Forgotten, KeepOrDrop, headed
 from expunge.guard import run_guarded
@@ -32,8 +32,8 @@ def forget(
     model: nn.Module,
     train: Source,
     *,
-    classes: Sequence[int | str] = (),
-    rows: Sequence[int] = (),
+    classes: int | str | Sequence[int | str] = (),
+    rows: int | Sequence[int] = (),
     method: str | Method = "unsir",
     labels: Iterable[int] | None = None,
     label_names: Sequence[str] | None = None,
@@ -49,7 +49,7 @@ def forget(
     Args:
         model: Maps inputs (rows, ...) to logits (rows, classes), or is an image classifier of transformers.
         train: The training rows; the method sees only the parts that it declares.
-        classes: Classes to forget, by index or name.
+        classes: Classes to forget, by index or name; one may stand without a list.
         rows: Or single rows of `train` to forget, by index.
         method: A method, or the name of one with its default settings.
         labels: Class index of every row of `train`, where the data set has no ``targets``.
@@ -84,8 +84,8 @@ def audit(
     train: Source,
     test: Source,
     *,
-    classes: Sequence[int | str] = (),
-    rows: Sequence[int] = (),
+    classes: int | str | Sequence[int | str] = (),
+    rows: int | Sequence[int] = (),
     retrained: Sequence[nn.Module] = (),
     audits: Sequence[Audit] = DEFAULT_AUDITS,
     labels: Iterable[int] | None = None,
@@ -144,18 +144,28 @@ def audit(
 
 
 def _giving_logits(model: nn.Module) -> nn.Module:
+    if not isinstance(model, nn.Module):  # types are checked by few who call
+        do = ": load it into its network first" if isinstance(model, Mapping) else ""
+        raise ModelError(f"expected a network (torch.nn.Module), got {type(model).__name__}{do}")
     return Logits(model) if is_pretrained(model) else model
+
+
+def _each(given: Any) -> tuple[Any, ...]:
+    given = [given] if isinstance(given, int | str | np.integer) else given
+    if not isinstance(given, Iterable):
+        raise RequestError(f"expected a class, a row or a list of them to forget, got {given!r}")
+    return tuple(int(one) if isinstance(one, np.integer) else one for one in given)
 
 
 def _split(
     model: nn.Module,
     train: Rows,
     test: Rows | None,
-    classes: Sequence[int | str],
-    rows: Sequence[int],
+    classes: int | str | Sequence[int | str],
+    rows: int | Sequence[int],
     label_names: Sequence[str] | None,
 ) -> Split:
-    request = Request(classes=tuple(classes), rows=tuple(rows))
+    request = Request(classes=_each(classes), rows=_each(rows))
     if label_names is None:
         label_names = numbered(train.labels)
     nothing = TakenRows(train, np.zeros(0, dtype=np.int64))

@@ -21,6 +21,10 @@ from expunge.model_files import how, load_weights, read_weights
 from expunge.network import Network
 
 SAFE = ".safetensors"
+ZIP = b"PK"
+"""How a file begins that ``torch.save`` wrote in its present format, the one that can be mapped into memory."""
+PICKLED = (ZIP, b"\x80")
+"""How all that it writes begin: a zip, or a pickle in binary."""
 INSIDE = ("state_dict", "model_state_dict", "model")
 """Where training scripts put the weights in what they save."""
 
@@ -46,6 +50,10 @@ def convert_file(
     check_free(out, overwrite=overwrite)
     if not file.is_file():
         raise ModelError(f"expected a file of weights, got {file}: it is not there, or no file")
+    if file.suffix != SAFE and not _begins(file, *PICKLED):
+        raise ModelError(
+            f"expected weights, as {SAFE} or as torch.save writes them, got {file}, a file of another kind"
+        )
     weights = read_weights(file) if file.suffix == SAFE else _read_pickle(file, allowed=allow_pickle)
     data = dataset.load()
     model = network.build(data)
@@ -61,7 +69,7 @@ def _read_pickle(file: Path, *, allowed: bool) -> dict[str, Tensor]:
             f"let its tensors alone be read with `{how(file)}`"
         )
     try:
-        found: Any = torch.load(file, weights_only=True, map_location="cpu", mmap=_is_zip(file))
+        found: Any = torch.load(file, weights_only=True, map_location="cpu", mmap=_begins(file, ZIP))
     except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, AttributeError, TypeError) as error:
         raise ModelError(
             f"expected weights alone (a state_dict) in {file}, got a pickle of something else, of which nothing was "
@@ -70,10 +78,10 @@ def _read_pickle(file: Path, *, allowed: bool) -> dict[str, Tensor]:
     return _weights_in(found, file)
 
 
-def _is_zip(file: Path) -> bool:
-    """Return whether ``torch.save`` wrote a file in its present format, the one that can be mapped into memory."""
+def _begins(file: Path, *starts: bytes) -> bool:
+    """Return whether a file begins with one of these bytes."""
     with file.open("rb") as opened:
-        return opened.read(2) == b"PK"
+        return opened.read(2).startswith(starts)
 
 
 def _weights_in(found: Any, file: Path) -> dict[str, Tensor]:

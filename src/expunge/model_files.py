@@ -188,14 +188,20 @@ def check_shapes(wanted: Shapes, came: Shapes, source: Path) -> None:
     """Refuse weights that are not those of a network, all of them and no others.
 
     Raises:
-        ModelError: The first name, in their order, whose shape differs.
+        ModelError: The first name, in their order, whose shape differs, and how many more do.
     """
-    for name in sorted(wanted.keys() | came.keys()):
-        if wanted.get(name) != came.get(name):
-            raise ModelError(
-                f"expected weights of shape {wanted.get(name, 'none')} for {name!r} in {source}, "
-                f"got {came.get(name, 'none')}"
-            )
+    differing = sorted(name for name in wanted.keys() | came.keys() if wanted.get(name) != came.get(name))
+    if not differing:
+        return
+    name = differing[0]
+    if name not in wanted:
+        told = f"expected the weights of this network in {source}, got {name!r}, which it does not have"
+    elif name not in came:
+        told = f"expected the weights of this network in {source}, got none for {name!r}"
+    else:
+        told = f"expected weights of shape {wanted[name]} for {name!r} in {source}, got {came[name]}"
+    more = f" and {len(differing) - 1} more that do not fit" if len(differing) > 1 else ""
+    raise ModelError(f"{told}{more}: are they of another network?")
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:

@@ -215,8 +215,10 @@ def read(kind: type[T], path: Path) -> T:
     """
     try:
         return from_json(kind, path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"expected a {kind.__name__} in a file, got {path}: {error}") from error
+    except OSError as error:
+        raise DataError(f"expected a {kind.__name__} in a file, got {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"expected a {kind.__name__} in a file, got {path}, which is no text") from error
 
 
 def reached(findings: Sequence[Finding]) -> Level:

@@ -6,10 +6,12 @@ import importlib
 import importlib.metadata
 import json
 import pkgutil
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar, dataclass_transform, get_args
+from typing import Any, Literal, TypeVar, dataclass_transform, get_args, get_type_hints
 
 import pydantic
 from pydantic import TypeAdapter, ValidationError
@@ -92,13 +94,22 @@ def find(kind: Kind, name: str) -> type[Any]:
     try:
         found = getattr(importlib.import_module(path), class_name)
     except (ImportError, TypeError, ValueError) as error:  # the latter for names such as "." and ""
-        raise SettingsError(f"expected a module {path!r} that can be imported, got: {error}") from error
+        near = get_close_matches(path, _beside(path), n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise SettingsError(f"expected a module {path!r} that can be imported, got: {error}{hint}") from error
     except AttributeError as error:
         raise SettingsError(f"expected a class {class_name} in {path!r}, got none") from error
     if not dataclasses.is_dataclass(found):
         raise SettingsError(f"expected {path}.{class_name} to be a dataclass of settings")
     assert isinstance(found, type)  # noqa: S101
     return found
+
+
+def _beside(path: str) -> list[str]:
+    """Return the modules of the package that a dotted path names, if that package could be imported."""
+    package = path.rpartition(".")[0]
+    places = vars(sys.modules[package]).get("__path__", ()) if package in sys.modules else ()
+    return [f"{package}.{module.name}" for module in pkgutil.iter_modules(places)]
 
 
 def build(kind: Kind, values: Mapping[str, Any]) -> Any:
@@ -223,8 +234,12 @@ def _explain(error: ValidationError, cls: type[Any]) -> str:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = [field.name for field in dataclasses.fields(cls)] if len(first["loc"]) == 1 else []
-        return f"expected a setting of {cls.__name__}, got {name!r}" + (did_you_mean(name, known) if known else "")
+        *tables, last = first["loc"]
+        for table in tables:
+            cls = get_type_hints(cls).get(str(table), object)
+        known = [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+        hint = did_you_mean(str(last), known) if known else ""
+        return f"expected a setting of {cls.__name__}, got {name!r}{hint}"
     if first["type"] in _BOUNDS:
         sign, bound = _BOUNDS[first["type"]]
         return f"expected {name} {sign}{first['ctx'][bound]:g}, got {first['input']!r}"

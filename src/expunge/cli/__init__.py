@@ -3,12 +3,15 @@
 import os
 import signal
 import sys
+import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+import expunge
+from expunge.cli.audit import audit
 from expunge.cli.compare import compare
 from expunge.cli.convert import convert
 from expunge.cli.listing import list_all
@@ -21,9 +24,11 @@ from expunge.cli.options import (
     DryRunOption,
     HeadOption,
     JobsOption,
+    JsonOption,
     NoCacheOption,
     Output,
     OverwriteOption,
+    QuietOption,
     RequireOption,
     RowsOption,
     SeedOption,
@@ -33,6 +38,7 @@ from expunge.cli.options import (
     cache_of,
     listed,
     printable,
+    speaking,
     tell_dry_run,
     tell_result,
     workers_of,
@@ -40,10 +46,7 @@ from expunge.cli.options import (
 from expunge.cli.population import population
 from expunge.cli.report import report
 from expunge.cli.tune import tune
-from expunge.errors import ExpungeError, SettingsError, StoppedError
-
-if TYPE_CHECKING:
-    from expunge.data import Request
+from expunge.errors import ExpungeError, StoppedError
 
 UsageError: type[BaseException] = typer.BadParameter.__mro__[1]
 """What typer raises for words that it cannot parse; it has no public name there."""
@@ -56,24 +59,29 @@ app = typer.Typer(
 app.add_typer(population, name="population")
 
 
+def tell_version(asked: bool) -> None:
+    """Print the version, before anything else is looked at, and stop."""
+    if asked:
+        typer.echo(f"expunge {expunge.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def common(
     context: typer.Context,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=tell_version)
+    ] = False,
 ) -> None:
     """Make a trained neural network forget, fast, and prove how well it worked."""
-    if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(installed("expunge"))
-        raise typer.Exit
     context.obj = Output(quiet=quiet, as_json=as_json)
 
 
 @app.command()
+@speaking
 @on_machine
 def demo(
     context: typer.Context,
@@ -96,6 +104,7 @@ def demo(
 
 
 @app.command()
+@speaking
 @on_machine
 def run(
     context: typer.Context,
@@ -138,6 +147,7 @@ def run(
 
 
 @app.command()
+@speaking
 @on_machine
 def train(
     context: typer.Context,
@@ -179,6 +189,7 @@ def train(
 
 
 @app.command()
+@speaking
 @on_machine
 def forget(
     context: typer.Context,
@@ -197,6 +208,7 @@ def forget(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Make a model forget and write the new model's folder. --set: a setting of the method, or dataset.KEY."""
+    from expunge.data import parse_request
     from expunge.dry_run import rehearse_forgetting
     from expunge.forgetting import say
     from expunge.settings import build, from_assignments, sort_out
@@ -205,7 +217,7 @@ def forget(
     chosen = sort_out(from_assignments(assignments or []), home="method", tables=("dataset",))
     plan = plan_forgetting(
         model,
-        _request(classes, rows),
+        parse_request(classes or [], rows),
         build("datasets", {"name": data} | chosen["dataset"]),
         build("methods", {"name": method} | chosen["method"]),
         out,
@@ -230,85 +242,9 @@ def forget(
     context.obj.value({"out": str(out), "cost": asdict(forgotten.bill), "forget_reads": read.reads})
 
 
-@app.command()
-@on_machine
-def audit(
-    context: typer.Context,
-    machine: Machine,
-    original: Annotated[str, typer.Argument(metavar="ORIGINAL", help="Folder of the original, or hf-hub:USER/NAME.")],
-    unlearned: Annotated[str, typer.Argument(metavar="UNLEARNED", help="Folder of the unlearned model.")],
-    data: DataOption,
-    out: Annotated[Path, typer.Option(help="Result file to write.")] = Path("result.json"),
-    retrained: Annotated[
-        list[str] | None,
-        typer.Option(help="Model folder of a model retrained without the rows; two or more give bands."),
-    ] = None,
-    references: Annotated[
-        int, typer.Option(min=0, help="Retrained models to train, or to take from the cache, in place of --retrained.")
-    ] = 0,
-    classes: ClassesOption = None,
-    rows: RowsOption = None,
-    audits: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Audits, separated by commas; see `expunge list audits`.")
-    ] = None,
-    views: ViewsOption = None,
-    network: BuilderOption = None,
-    seed: SeedOption = 0,
-    assignments: SetOption = None,
-    jobs: JobsOption = None,
-    backend: BackendOption = "local",
-    stacked: StackedOption = None,
-    dry_run: DryRunOption = False,
-    overwrite: OverwriteOption = False,
-    require: RequireOption = None,
-) -> None:
-    """Audit an unlearned model beside its original and retrained ones. --set: dataset.KEY."""
-    from expunge.auditing import audit_folders, plan_audit
-    from expunge.dry_run import rehearse_audit
-    from expunge.experiment import experiment_from
-    from expunge.forgetting import say
-    from expunge.settings import build, from_assignments, sort_out
-
-    if retrained and references:
-        raise SettingsError(f"expected --retrained or --references, got both ({len(retrained)} and {references})")
-    chosen = sort_out(from_assignments(assignments or []), home=None, tables=("dataset",))
-    asked = experiment_from(listed(audits=audits, views=views))
-    plan = plan_audit(
-        original,
-        unlearned,
-        retrained or [],
-        _request(classes, rows),
-        build("datasets", {"name": data} | chosen["dataset"]),
-        asked.audits,
-        out,
-        seed=seed,
-        overwrite=overwrite,
-        references=references,
-        stacked=stacked or 0,
-        builder=network,
-        views=asked.views,
-    )
-    runtime, cache = machine.runtime(context, seed), cache_of(references == 0)
-    if dry_run:
-        tell_dry_run(context, f"audit, {say(plan.parts)}", rehearse_audit(plan, runtime, cache), audits=True)
-        return
-    result = audit_folders(plan, asked.audits, runtime, cache=cache, workers=workers_of(jobs, backend))
-    tell_result(context, result, require, [out])
-
-
-app.command()(convert)
-app.command()(compare)
-app.command()(tune)
-app.command()(report)
-
-
-app.command("list")(list_all)
-
-
-def _request(classes: list[str] | None, rows: str | None) -> "Request":
-    from expunge.data import parse_request
-
-    return parse_request(classes or [], rows)
+for command in (audit, convert, compare, tune, report):
+    app.command()(speaking(command))
+app.command("list")(speaking(list_all))
 
 
 def main() -> None:
@@ -319,15 +255,13 @@ def main() -> None:
         if code == 130:  # typer's, which says nothing of an interruption
             code = _fail("interrupted", 130)
     except ExpungeError as error:
-        if "--debug" in sys.argv:
-            raise
         code = _fail(str(error), 130 if isinstance(error, StoppedError) else 2)
     except UsageError as error:
         told: str = error.format_message()  # type: ignore[attr-defined]  # with the option's name
-        code = _fail(told, 2) if str(error) else 2  # without any word typer has shown the help
+        code = (
+            _fail(told.replace("Value error, ", ""), 2) if str(error) else 2
+        )  # without any word typer has shown the help
     except OSError as error:
-        if "--debug" in sys.argv:
-            raise
         code = _fail(f"expected to read or write {error.filename or 'a file'}, got: {error.strerror or error}", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", 130)
@@ -335,7 +269,12 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    """Say what went wrong, in the first of several processes, and return the exit code."""
+    """Say what went wrong, in the first of several processes, and return the exit code.
+
+    With ``--debug`` the traceback of the exception that is being handled stands before it.
+    """
     if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
+        if "--debug" in sys.argv:
+            typer.echo(traceback.format_exc(), err=True)
         typer.echo(f"expunge: {printable(' '.join(message.split()))}", err=True)
     return code

@@ -1,8 +1,11 @@
 """What all commands share: options, and how to speak. Imports nothing heavy until a command runs."""
 
+import inspect
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -60,8 +63,11 @@ ViewsOption = Annotated[
     ),
 ]
 RequireOption = Annotated[
-    str | None, typer.Option(metavar="LEVEL", help="Exit with 1 unless the result reaches this level (L0 to L4).")
+    Literal["L0", "L1", "L2", "L3", "L4"] | None,
+    typer.Option(metavar="LEVEL", help="Exit with 1 unless the result reaches this level (L0 to L4)."),
 ]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,25 @@ class Output:
         """Print a value for a machine."""
         if self.as_json:
             sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+
+
+def speaking(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options -q and --json, which then may stand before it or after it."""
+
+    @wraps(command)
+    def run(context: typer.Context, *, quiet: bool, as_json: bool, **given: Any) -> None:
+        before: Output = context.obj
+        context.obj = Output(quiet=before.quiet or quiet, as_json=before.as_json or as_json)
+        command(context=context, **given)
+
+    own = inspect.signature(command)
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in (("quiet", QuietOption), ("as_json", JsonOption))
+    ]
+    kept = [value.replace(kind=inspect.Parameter.KEYWORD_ONLY) for value in own.parameters.values()]
+    run.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
+    return run
 
 
 def listed(**texts: str | None) -> dict[str, list[str]]:

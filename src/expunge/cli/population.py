@@ -12,6 +12,7 @@ from expunge.cli.options import (
     JobsOption,
     SetOption,
     StackedOption,
+    speaking,
     workers_of,
 )
 
@@ -22,6 +23,7 @@ population = typer.Typer(
 
 
 @population.command()
+@speaking
 @on_machine
 def build(
     context: typer.Context,
@@ -70,6 +72,7 @@ def build(
 
 
 @population.command("list")
+@speaking
 def list_all(context: typer.Context) -> None:
     """List the models in the cache: what each is and what making it took."""
     from expunge.cache import Cache
@@ -84,6 +87,7 @@ def list_all(context: typer.Context) -> None:
 
 
 @population.command()
+@speaking
 def clear(context: typer.Context) -> None:
     """Remove all models from the cache; they can be trained again."""
     from expunge.cache import Cache

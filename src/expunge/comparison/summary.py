@@ -12,6 +12,7 @@ from expunge.comparison.statistics import World, differences, estimate, holm, si
 from expunge.finding import Finding
 from expunge.result import Result
 
+METHODS_TO_RANK = 2
 SEEDS_TO_RANK = 3
 
 
@@ -90,12 +91,15 @@ def _common(own: Mapping[str, Cells]) -> set[World]:
 
 def _ranking(methods: int, seeds: int, worlds: int) -> tuple[str, bool]:
     """Return by what methods are ranked, or why they are not; and whether they are."""
-    if methods < 2:
-        return f"not ranked: {methods} method{'' if methods == 1 else 's'}", False
+    lacking = []
+    if methods < METHODS_TO_RANK:
+        lacking.append(f"{methods} method{'' if methods == 1 else 's'}, {METHODS_TO_RANK} are needed")
     if not worlds:
-        return "not ranked: there is no world in which every method was judged (two or more references judge)", False
-    if seeds < SEEDS_TO_RANK:
-        return f"not ranked: {seeds} seed{'' if seeds == 1 else 's'}, {SEEDS_TO_RANK} are needed", False
+        lacking.append("there is no world in which every method was judged (two or more references judge)")
+    elif seeds < SEEDS_TO_RANK:
+        lacking.append(f"{seeds} seed{'' if seeds == 1 else 's'}, {SEEDS_TO_RANK} are needed")
+    if lacking:
+        return f"not ranked: {'; '.join(lacking)}", False
     return (
         f"ranked by the share of telling findings passed, over {seeds} seeds and {worlds} worlds; "
         "methods share a rank where the interval of their difference over seeds holds 0 or is not known"

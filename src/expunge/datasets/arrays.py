@@ -85,7 +85,7 @@ class Arrays:
                 )
             test: Rows = ArrayRows(others, _labels(open_array(path, "y_test"), "y_test", names)[0], normalisation)
         else:
-            train, test = (TakenRows(train, half) for half in hold_out(labels, self.path))
+            train, test = (TakenRows(train, half) for half in hold_out(labels, self.label_names or names, self.path))
         return Data(
             train=train,
             test=test,

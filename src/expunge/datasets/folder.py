@@ -18,7 +18,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_datas
 from expunge.data import Data, Scaling
 from expunge.datasets._halves import hold_out
 from expunge.datasets._images import ImageSettings, Labels, Open, adapt, image_data
-from expunge.errors import DataError
+from expunge.errors import DataError, expecting
 from expunge.settings import settings
 
 Files = tuple[list[str], Labels]
@@ -56,7 +56,8 @@ class Folder(ImageSettings):
         if test is None:
             names, (files, labels) = _find(root)
             stay = [Path(file).relative_to(root).as_posix() for file in files]
-            train, tested = (([files[row] for row in half], labels[half]) for half in hold_out(labels, root, stay))
+            halves = hold_out(labels, names, root, stay)
+            train, tested = (([files[row] for row in half], labels[half]) for half in halves)
         else:
             names, tested = _find(test)
             others, (files, labels) = _find(root / "train")
@@ -71,7 +72,9 @@ def _opening(files: list[str], labels: Labels) -> tuple[Open, Labels]:
 
 
 def _open(files: list[str], row: int) -> Image.Image:
-    return Image.open(files[row])
+    with expecting(f"expected an image in {files[row]}", DataError), Image.open(files[row]) as image:
+        image.load()  # here, where the file is known by its name
+    return image
 
 
 def _find(folder: Path) -> tuple[list[str], Files]:

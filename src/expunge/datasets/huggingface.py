@@ -74,7 +74,7 @@ class Huggingface(ImageSettings):
         names, known = _names(train, label)
         labels = _labels(_values(train, label), known, label)
         if tested is None:
-            halves = [(train.select(half), labels[half]) for half in hold_out(labels, self.path)]
+            halves = [(train.select(half), labels[half]) for half in hold_out(labels, names, self.path)]
         else:
             other = _split(splits, tested)
             missing = {image, label} - set(other.column_names)

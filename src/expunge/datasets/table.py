@@ -64,7 +64,7 @@ class Table:
             classes, labels = np.unique(whole[self.label].to_numpy(), return_inverse=True)
         labels = labels.astype(np.int64)
         if other is None:
-            trained, tested = hold_out(labels, self.path)
+            trained, tested = hold_out(labels, [str(value) for value in classes], self.path)
             train, test = whole.iloc[trained], whole.iloc[tested]
             halves = labels[trained], labels[tested]
         else:

@@ -104,14 +104,15 @@ class Torchvision(ImageSettings):
         source = SOURCES[self.which]
         train = self._read(source.train)
         labels = _labels(train, source)
+        classes = getattr(train, source.names) if source.names else range(int(labels.max(initial=0)) + 1)
+        names = tuple(name[0] if isinstance(name, tuple) else str(name) for name in classes)  # a tuple lists synonyms
         if source.test is None:
-            first, second = ((partial(_chosen, train, half), labels[half]) for half in hold_out(labels, self.which))
+            halves = hold_out(labels, names, self.which)
+            first, second = ((partial(_chosen, train, half), labels[half]) for half in halves)
         else:
             test = self._read(source.test)
             first, second = (partial(_open, train), labels), (partial(_open, test), _labels(test, source))
-        classes = getattr(train, source.names) if source.names else range(int(labels.max(initial=0)) + 1)
-        names = (name[0] if isinstance(name, tuple) else str(name) for name in classes)  # a tuple lists synonyms
-        return image_data(self, first, second, tuple(names))
+        return image_data(self, first, second, names)
 
     def _read(self, half: tuple[str, object] | None) -> Any:
         root = Path(self.root).expanduser()
