@@ -135,6 +135,16 @@ def test_files_can_be_read_in_one_sitting() -> None:
         assert ast.get_docstring(ast.parse(text)), file.name
 
 
+def test_shapes_are_checked_at_run_time_in_every_module_that_tells_them() -> None:
+    told = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["addopts"]
+    words = told.replace("\\\n", "").split()
+    checked = next(word for word in words if word.startswith("--jaxtyping-packages=")).partition("=")[2].split(",")
+    for file in SOURCE.rglob("*.py"):
+        if "\nfrom jaxtyping import" in file.read_text():
+            part = file.relative_to(SOURCE).parts[0].removesuffix(".py")
+            assert f"expunge.{part}" in checked, file.name
+
+
 def test_modules_can_each_be_imported_first() -> None:
     for name in ("settings", "methods.unsir", "audits.accuracy", "checkpoint", "experiment"):
         assert importlib.import_module(f"expunge.{name}")
