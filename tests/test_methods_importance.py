@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from conftest import Toy
-from expunge import importance
 from expunge.data import Request, split
 from expunge.errors import SettingsError
-from expunge.methods import ssd
+from expunge.methods import _importance, ssd
 from expunge.methods._importance import Importance, Losses, Size, batch_importance, row_importance
 from expunge.methods.fisher import Fisher, expected
 from expunge.methods.lfssd import Lfssd, squared_lengths
@@ -221,7 +220,7 @@ def test_no_more_gradients_are_held_at_a_time_than_are_promised(
         return gradients.square()
 
     whole = row_importance(model, rows, toy.runtime.fresh(), expected, stage="whole", count=classes)
-    monkeypatch.setattr(importance, "NUMBERS", held * weight + weight // 2)
+    monkeypatch.setattr(_importance, "NUMBERS", held * weight + weight // 2)
     runtime = toy.runtime.fresh()
     found = row_importance(model, rows, runtime, expected, stage="parts", count=classes, size=watched)
     for name, value in found.items():

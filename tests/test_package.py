@@ -139,6 +139,7 @@ def test_shapes_are_checked_at_run_time_in_every_module_that_tells_them() -> Non
     told = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["addopts"]
     words = told.replace("\\\n", "").split()
     checked = next(word for word in words if word.startswith("--jaxtyping-packages=")).partition("=")[2].split(",")
+    assert all(is_module(name.removeprefix("expunge.")) for name in checked if name.startswith("expunge."))
     for file in SOURCE.rglob("*.py"):
         if "\nfrom jaxtyping import" in file.read_text():
             part = file.relative_to(SOURCE).parts[0].removesuffix(".py")
