@@ -10,7 +10,6 @@ that writes into its buffers. Then they are computed one after the other, at man
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from jaxtyping import Float, Int64, Shaped
@@ -129,8 +128,9 @@ def rows_together(
     """Return what is taken of the gradients, summed up, with those of at most so many rows held at a time."""
     gradients = vmap(jacrev(of_row), in_dims=(None, 0, 0))
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    for some, known in zip(inputs.split(most), labels.split(most), strict=True):
-        for name, found in gradients(weights, some, known).items():
+    for start in range(0, len(inputs), most):
+        some = slice(start, start + most)
+        for name, found in gradients(weights, inputs[some], labels[some]).items():
             sums[name] += size(found).sum(dim=(0, 1))
     return sums
 
@@ -146,10 +146,11 @@ def some_at_a_time(
     """Return what is taken of the gradients, summed up, with those of at most so many losses held at a time."""
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     for row, label in zip(inputs, labels, strict=True):
-        losses, pull = vjp(partial(of_row, row=row, label=label), weights)
-        for chosen in torch.eye(len(losses), dtype=losses.dtype, device=losses.device).split(most):
+        losses, pull, *_ = vjp(lambda chosen, row=row, label=label: of_row(chosen, row, label), weights)
+        each = torch.eye(len(losses), dtype=losses.dtype, device=losses.device)
+        for start in range(0, len(losses), most):
             with torch.no_grad():  # of the gradients themselves no graph is wanted
-                (found,) = vmap(pull)(chosen)
+                (found,) = vmap(pull)(each[start : start + most])
             for name, gradients in found.items():
                 sums[name] += size(gradients).sum(dim=0)
     return sums
