@@ -22,7 +22,7 @@ LAYERS = {
     "words and files": "bootstrap catalogue cost errors files finding hugging_face memory model_files processes "
     "rehearsal result settings tracking",
     "data": "access data datasets fingerprints reading rows",
-    "networks": "blueprint cache checkpoint network networks outputs taps",
+    "networks": "blueprint cache checkpoint network networks outputs precision taps",
     "training": "course journal resume runtime stacked synthesis training",
     "methods": "methods",
     "evidence": "audits case convert corruption corruptions forgetting guard judging overlays population provenance "

@@ -23,6 +23,7 @@ from expunge.data import Part, Split
 from expunge.errors import DivergedError, ExpungeError, ModelError
 from expunge.network import copy_of
 from expunge.outputs import drop_outputs
+from expunge.precision import in_single, rounded
 from expunge.result import Bill, Picture
 from expunge.rows import Indices, Rows
 from expunge.runtime import Runtime, silent
@@ -62,6 +63,9 @@ def run_method(
 ) -> Forgotten:
     """Let a method make a model forget.
 
+    Of a model in half precision the method gets a copy in single precision, and what it makes is rounded back; see
+    `expunge.precision`. How much that undid stands among the events of the bill.
+
     Args:
         method: What to run; it sees the parts that it declares and no others.
         model: The original; left as it is.
@@ -71,19 +75,31 @@ def run_method(
         again: May start over with another method; what all tries read and cost is counted.
 
     Raises:
-        ModelError: The original has weights that are not finite.
+        ModelError: The original has weights that are not finite, or all of them are frozen; or half precision holds
+            nothing of the change.
         ExpungeError: What the method raised, with its name and the request in front.
         DivergedError: The new model has weights that are not finite.
     """
     check_finite(model, "the original model")
-    access = Access(parts, method.reads, build, workers=runtime.workers)
+    check_not_frozen(model)
+    start = in_single(model)
+    access = Access(parts, method.reads, lambda: in_single(build()), workers=runtime.workers)
     runtime = replace(runtime.fresh(), counted=access.counted)
     name = type(method).__module__.rsplit(".", 1)[-1]
+
+    def make() -> nn.Module:
+        made = method(start, access, runtime)
+        if start is model:
+            return made
+        made, event = rounded(made, start, model)
+        runtime.cost.events.append(event)
+        return made
+
     try:
-        new = method(model, access, runtime)
+        new = make()
         while again is not None and (other := again(method, new, runtime)) is not None:
             method = other
-            new = method(model, access, runtime)
+            new = make()
     except ExpungeError as error:
         raise type(error)(f"{name}, {say(parts)}: {error}") from error
     for weight_name, value in new.state_dict().items():
@@ -176,6 +192,20 @@ def check_finite(model: nn.Module, what: str) -> None:
     for name, value in model.state_dict().items():
         if not value.isfinite().all():
             raise ModelError(f"expected finite weights in {what}, got NaN or infinity in {name!r}")
+
+
+def check_not_frozen(model: nn.Module) -> None:
+    """Refuse a model of which nothing may change.
+
+    Raises:
+        ModelError: All its weights are frozen.
+    """
+    weights = list(model.parameters())
+    if not any(weight.requires_grad for weight in weights):
+        raise ModelError(
+            f"expected a model with weights that may change, got a {type(model).__name__} with all {len(weights)} "
+            "frozen: call model.requires_grad_(), or that of the layers that may change"
+        )
 
 
 def counts(access: Access, runtime: Runtime) -> dict[Part, Count]:

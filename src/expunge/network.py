@@ -13,6 +13,7 @@ from expunge.checkpoint import read_config
 from expunge.data import Data
 from expunge.errors import ModelError, SettingsError, expecting
 from expunge.model_files import find_folder
+from expunge.precision import in_precisions, precisions_of
 from expunge.settings import settings
 
 FITTED = frozenset({"num_classes", "in_chans", "img_size", "num_labels", "num_channels", "image_size"})
@@ -85,7 +86,7 @@ def rebuild(model: nn.Module) -> Callable[[], nn.Module]:
     def fresh() -> nn.Module:
         blueprint = blueprint_of(model)
         if blueprint is not None:
-            new = in_precision_of(blueprint.build(), model)
+            new = in_precisions(blueprint.build(), precisions_of(model))
         else:
             new = copy_of(model)
             _reset(new)
@@ -111,20 +112,6 @@ def _frozen_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
         if weights and not any(weight.requires_grad for weight in weights):
             found |= dict(module.named_buffers(prefix=name, recurse=False))
     return found
-
-
-def in_precision_of(new: nn.Module, model: nn.Module) -> nn.Module:
-    """Bring the floating weights and buffers of a network, in place, to the precision of another's of the same names.
-
-    Args:
-        new: Returned.
-        model: May mix precisions.
-    """
-    wanted = dict(model.named_parameters()) | dict(model.named_buffers())
-    for name, value in [*new.named_parameters(), *new.named_buffers()]:
-        if name in wanted and value.is_floating_point():
-            value.data = value.data.to(wanted[name].dtype)
-    return new
 
 
 def _reset(model: nn.Module) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from expunge.course import TRIES, Course, weights_of
 from expunge.fingerprints import tensors_hash
+from expunge.precision import check_trains
 from expunge.rows import Indices, Rows
 from expunge.runtime import Runtime, count_batches
 from expunge.settings import settings, to_mapping
@@ -89,9 +90,11 @@ def fit(
         after_step: Called after every step, to watch the model as it is then; it must leave it so.
 
     Raises:
+        ModelError: Weights are in half precision; see `expunge.precision`.
         DivergedError: The loss was not finite, at lower rates neither; the model is then not usable.
         KeyboardInterrupt: The user has asked to stop; progress is kept.
     """
+    check_trains(model)
     was_training = model.training
     model.to(runtime.device).train()
     for module in asleep:

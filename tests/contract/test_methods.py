@@ -16,7 +16,7 @@ from conftest import TRAINING, Toy
 from expunge.access import CountedRows
 from expunge.case import Method
 from expunge.data import Request, split
-from expunge.errors import RequestError
+from expunge.errors import ModelError, RequestError
 from expunge.forgetting import run_method
 from expunge.guard import guarded
 from expunge.network import rebuild
@@ -234,6 +234,14 @@ def test_frozen_weights_do_not_drift(toy: Toy, name: str) -> None:
     assert frozen
     for key in frozen:
         assert torch.equal(new.state_dict()[key], partly_frozen.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_model_of_which_nothing_may_change_is_refused(toy: Toy, name: str) -> None:
+    frozen = copy.deepcopy(toy.model).requires_grad_(False)
+    told = "^expected a model with weights that may change, got a Classifier with all 11 frozen: call model.requires_"
+    with pytest.raises(ModelError, match=told):
+        run_method(make(name), frozen, toy.split(1), toy.runtime, rebuild(frozen))
 
 
 @pytest.mark.parametrize("name", METHODS)
