@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
 from expunge.course import TRIES, Course, weights_of
+from expunge.errors import ModelError
 from expunge.fingerprints import tensors_hash
 from expunge.precision import check_trains
 from expunge.rows import Indices, Rows
@@ -90,7 +91,7 @@ def fit(
         after_step: Called after every step, to watch the model as it is then; it must leave it so.
 
     Raises:
-        ModelError: Weights are in half precision; see `expunge.precision`.
+        ModelError: Weights are in half precision (see `expunge.precision`), or all of them are frozen.
         DivergedError: The loss was not finite, at lower rates neither; the model is then not usable.
         KeyboardInterrupt: The user has asked to stop; progress is kept.
     """
@@ -162,7 +163,13 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
 
 
 def optimizer_of(weights: list[Tensor], training: Training) -> torch.optim.Optimizer:
-    """Return the optimiser of these weights: PyTorch's fused kernels, which cost half of its loops over weights."""
+    """Return the optimiser of these weights: PyTorch's fused kernels, which cost half of its loops over weights.
+
+    Raises:
+        ModelError: There are none.
+    """
+    if not weights:
+        raise ModelError("expected weights to train, got all of them frozen: unfreeze layers, or use another method")
     lr, decay = training.lr, training.weight_decay
     match training.optimizer:
         case "sgd":
