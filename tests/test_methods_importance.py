@@ -14,7 +14,7 @@ from torch.nn import functional
 from conftest import Toy
 from expunge.data import Request, split
 from expunge.errors import SettingsError
-from expunge.methods import ssd
+from expunge.methods import _importance, ssd
 from expunge.methods._importance import Importance, Losses, Size, batch_importance, row_importance
 from expunge.methods.fisher import Fisher, expected
 from expunge.methods.lfssd import Lfssd, squared_lengths
@@ -204,6 +204,31 @@ def test_a_network_that_cannot_be_taken_together_is_gone_through_row_by_row_and_
     )
     row_importance(toy.model, rows, runtime, losses, stage="importance", count=count)
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("held", [1, 3, 10, 25])
+@pytest.mark.parametrize("together", [True, False])
+def test_no_more_gradients_are_held_at_a_time_than_are_promised(
+    toy: Toy, held: int, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False)) if together else Choosing()
+    classes, weight = (10, 640) if together else (4, 260)
+    rows, seen = TakenRows(toy.data.train, np.arange(7)), list[Tensor]()
+
+    def watched(gradients: Tensor) -> Tensor:
+        seen.append(gradients)
+        return gradients.square()
+
+    whole = row_importance(model, rows, toy.runtime.fresh(), expected, stage="whole", count=classes)
+    monkeypatch.setattr(_importance, "NUMBERS", held * weight + weight // 2)
+    runtime = toy.runtime.fresh()
+    found = row_importance(model, rows, runtime, expected, stage="parts", count=classes, size=watched)
+    for name, value in found.items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-9)
+    assert max(gradients.numel() for gradients in seen) <= held * weight
+    if together:
+        assert sum(gradients.numel() for gradients in seen) == 7 * classes * weight
+    assert not together or not runtime.cost.events
 
 
 def test_a_network_at_fault_is_not_taken_for_one_that_cannot_be_taken_together(toy: Toy) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -220,7 +221,7 @@ def test_a_pace_scales_the_gradient_and_holds_at_zero(toy: Toy) -> None:
 
 
 def test_held_batch_normalisation_cannot_be_synchronised() -> None:
-    several: Any = SimpleNamespace(batch_norm="sync", fabric=SimpleNamespace(world_size=2))
+    several = Mock(spec=Runtime, batch_norm="sync", fabric=SimpleNamespace(world_size=2))
     with (
         pytest.raises(ModelError, match="expected --batch-norm local where weights of batch normalisation are held"),
         paced(nn.Sequential(nn.BatchNorm1d(2)), {"0.weight": torch.ones(2)}, several),

@@ -64,7 +64,7 @@ def test_the_other_outputs_are_as_they_were(plain: bool, toy: Toy) -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     inputs = torch.randn(5, 1, 8, 8)
     new = drop_outputs(model, (0, 2), 4)
-    assert torch.allclose(new(inputs), model(inputs)[:, [1, 3]])
+    assert torch.allclose(new(inputs), model(inputs)[:, [1, 3]], atol=1e-6)
     assert find_head(new, 2).weight.shape == (2, find_head(model, 4).in_features)
     assert new.training is False
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())

@@ -23,7 +23,7 @@ LAYERS = {
     "words and files": "bootstrap catalogue cost errors files finding hugging_face memory model_files processes "
     "rehearsal result settings tracking",
     "data": "access data datasets fingerprints reading rows",
-    "networks": "blueprint cache checkpoint network networks outputs taps",
+    "networks": "blueprint cache checkpoint network networks outputs precision taps",
     "training": "course journal resume runtime stacked synthesis training",
     "methods": "methods",
     "evidence": "audits case convert corruption corruptions forgetting guard judging overlays population provenance "
@@ -136,6 +136,17 @@ def test_files_can_be_read_in_one_sitting() -> None:
         text = file.read_text()
         assert len(text.splitlines()) <= 350, file.name
         assert ast.get_docstring(ast.parse(text)), file.name
+
+
+def test_shapes_are_checked_at_run_time_in_every_module_that_tells_them() -> None:
+    told = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["addopts"]
+    words = told.replace("\\\n", "").split()
+    checked = next(word for word in words if word.startswith("--jaxtyping-packages=")).partition("=")[2].split(",")
+    assert all(is_module(name.removeprefix("expunge.")) for name in checked if name.startswith("expunge."))
+    for file in SOURCE.rglob("*.py"):
+        if "\nfrom jaxtyping import" in file.read_text():
+            part = file.relative_to(SOURCE).parts[0].removesuffix(".py")
+            assert f"expunge.{part}" in checked, file.name
 
 
 def test_modules_can_each_be_imported_first() -> None:

@@ -18,6 +18,7 @@ from expunge.errors import ModelError
 from expunge.finding import Finding, Ideal, Interval, Meaning, Series, finding
 from expunge.memory import check_fits
 from expunge.outputs import DROPPED, AmongAll, count_outputs, drop_outputs
+from expunge.precision import in_single
 from expunge.rows import Indices
 from expunge.runtime import Runtime
 from expunge.taps import HEAD, find_taps
@@ -80,6 +81,7 @@ class Evidence:
     """
 
     model: nn.Module
+    """In single precision, where it was in half."""
     logits: Mapping[Part, Float[Tensor, "rows classes"]]
     """On the CPU, in the order of the rows; an empty part has no rows."""
     labels: Mapping[Part, Int64[Tensor, " rows"]]
@@ -279,6 +281,9 @@ def _alike(models: list[tuple[str, nn.Module]], split: Split) -> list[tuple[str,
 def gather(name: str, model: nn.Module, split: Split, runtime: Runtime) -> Evidence:
     """Return the evidence of one model, from one pass over every part.
 
+    A model in half precision answers as it is; what audits then do with it, such as to train it, is done with a copy in
+    single precision, as anyone who holds it would.
+
     Raises:
         ModelError: It gives logits that are not finite, or not one per class; `name` says which model it is.
     """
@@ -308,7 +313,7 @@ def gather(name: str, model: nn.Module, split: Split, runtime: Runtime) -> Evide
             raise ModelError(f"expected finite logits of the {name} model on {part}, got NaN or infinity")
     filled = [part for part in PARTS if len(split[part])]
     return Evidence(
-        model=model,
+        model=in_single(model),
         logits=logits,
         labels=labels,
         features={

@@ -6,6 +6,7 @@ Networks of transformers are kept in its format, all others in timm's. A network
 where the user names the same code: a folder may come from a stranger.
 """
 
+import copy
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -33,10 +34,12 @@ from expunge.model_files import (
     check_whole,
     find_folder,
     load_weights,
+    read_halves,
     read_json,
     read_shapes,
     read_weights,
 )
+from expunge.precision import Precisions, in_precisions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +65,26 @@ class Checkpoint(Config):
     """A model as it lies in a folder."""
 
     model: nn.Module
+    """In single precision."""
     hash: str
     """SHA-256 of the weights file."""
+    halves: Precisions
+    """Tensors that the file has in half precision."""
 
     def child(self, entry: dict[str, Any]) -> dict[str, Any]:
         """Return the `about` of a model made from this one."""
         return self.about | {"history": [*self.about.get("history", []), entry], "parent": self.hash}
+
+    def as_stored(self) -> nn.Module:
+        """Return the model in the precision of its file: a copy, where that is half.
+
+        It need not answer: what works in a file, such as one layer alone in single precision, may not in PyTorch.
+        """
+        if not self.halves:
+            return self.model
+        stored = copy.deepcopy(self.model)
+        in_precisions(hugging_face.bare(stored), self.halves)
+        return stored
 
 
 def save_model(
@@ -148,7 +165,7 @@ def load_model(place: Path | str, *, builder: str | None = None) -> Checkpoint:
     digest = file_hash(path / WEIGHTS)
     if not as_written(path / WEIGHTS, digest):
         raise ModelError(f"expected {WEIGHTS} in {path} as it was written, got other bytes than {SUMS} there tells of")
-    return Checkpoint(**vars(config), model=model, hash=digest)
+    return Checkpoint(**vars(config), model=model, hash=digest, halves=read_halves(path / WEIGHTS))
 
 
 def read_config(path: Path) -> Config:

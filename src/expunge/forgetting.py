@@ -23,6 +23,7 @@ from expunge.data import Part, Split
 from expunge.errors import DivergedError, ExpungeError, ModelError, RequestError
 from expunge.network import copy_of
 from expunge.outputs import drop_outputs
+from expunge.precision import in_single, rounded
 from expunge.result import Bill, Picture
 from expunge.rows import Indices, Rows
 from expunge.runtime import Runtime, silent
@@ -62,6 +63,9 @@ def run_method(
 ) -> Forgotten:
     """Let a method make a model forget.
 
+    Of a model in half precision the method gets a copy in single precision, and what it makes is rounded back; see
+    `expunge.precision`. How much that undid stands among the events of the bill.
+
     Args:
         method: What to run; it sees the parts that it declares and no others.
         model: The original; left as it is.
@@ -71,26 +75,37 @@ def run_method(
         again: May start over with another method; what all tries read and cost is counted.
 
     Raises:
-        ModelError: The original has weights that are not finite, or all of them are frozen.
+        ModelError: The original has weights that are not finite, or all of them are frozen; or half precision holds
+            nothing of the change.
         RequestError: There are no rows to forget, and the method reads them.
         ExpungeError: What the method raised, with its name and the request in front.
         DivergedError: The new model has weights that are not finite.
     """
     check_finite(model, "the original model")
-    check_free(model)
+    check_not_frozen(model)
     name = type(method).__module__.rsplit(".", 1)[-1]
     if "forget" in method.reads and not len(parts["forget"]):
         raise RequestError(
             f"{name}, {say(parts)}: expected training rows to forget, which this method reads, got none: "
             "choose one that reads none of them, such as 'unsir'"
         )
-    access = Access(parts, method.reads, build, workers=runtime.workers)
+    start = in_single(model)
+    access = Access(parts, method.reads, lambda: in_single(build()), workers=runtime.workers)
     runtime = replace(runtime.fresh(), counted=access.counted)
+
+    def make() -> nn.Module:
+        made = method(start, access, runtime)
+        if start is model:
+            return made
+        made, event = rounded(made, start, model)
+        runtime.cost.events.append(event)
+        return made
+
     try:
-        new = method(model, access, runtime)
+        new = make()
         while again is not None and (other := again(method, new, runtime)) is not None:
             method = other
-            new = method(model, access, runtime)
+            new = make()
     except ExpungeError as error:
         raise type(error)(f"{name}, {say(parts)}: {error}") from error
     for weight_name, value in new.state_dict().items():
@@ -174,19 +189,6 @@ def say(parts: Split) -> str:
     return "forgetting " + ", ".join(repr(parts.label_names[int(index)])[:60] for index in parts.request.classes)
 
 
-def check_free(model: nn.Module) -> None:
-    """Refuse a model that nothing can be changed in.
-
-    Raises:
-        ModelError: All of its weights are frozen.
-    """
-    if not any(weight.requires_grad for weight in model.parameters()):
-        raise ModelError(
-            "expected an original model with weights that can change, got frozen ones alone (requires_grad=False): "
-            "unfreeze those that may forget"
-        )
-
-
 def check_finite(model: nn.Module, what: str) -> None:
     """Refuse a model with weights that are not finite.
 
@@ -196,6 +198,20 @@ def check_finite(model: nn.Module, what: str) -> None:
     for name, value in model.state_dict().items():
         if not value.isfinite().all():
             raise ModelError(f"expected finite weights in {what}, got NaN or infinity in {name!r}")
+
+
+def check_not_frozen(model: nn.Module) -> None:
+    """Refuse a model of which nothing may change.
+
+    Raises:
+        ModelError: All its weights are frozen.
+    """
+    weights = list(model.parameters())
+    if not any(weight.requires_grad for weight in weights):
+        raise ModelError(
+            f"expected a model with weights that may change, got a {type(model).__name__} with all {len(weights)} "
+            "frozen: call model.requires_grad_(), or that of the layers that may change"
+        )
 
 
 def counts(access: Access, runtime: Runtime) -> dict[Part, Count]:

@@ -107,9 +107,25 @@ def read_shapes(file: Path) -> Shapes:
     Raises:
         ModelError: The file is damaged: its header and its length are not those of one another.
     """
+    return {name: shape for name, (shape, _) in _header(file).items()}
+
+
+def read_halves(file: Path) -> dict[str, torch.dtype]:
+    """Return the tensors of a safetensors file that are in half precision, from its header; no tensor is read.
+
+    Raises:
+        ModelError: The file is damaged.
+    """
+    known = {"BF16": torch.bfloat16, "F16": torch.float16}
+    return {name: known[kind] for name, (_, kind) in _header(file).items() if kind in known}
+
+
+def _header(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return shape and kind of every tensor."""
     try:
         with safe_open(file, framework="pt") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+            found = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            return {name: (tuple(tensor.get_shape()), tensor.get_dtype()) for name, tensor in found.items()}
     except (SafetensorError, OSError) as error:
         raise ModelError(f"expected a whole {file.name} in {file.parent}, got a damaged one: {error}") from error
 

@@ -13,6 +13,7 @@ from expunge.checkpoint import read_config
 from expunge.data import Data
 from expunge.errors import ModelError, SettingsError, expecting
 from expunge.model_files import find_folder
+from expunge.precision import in_precisions, precisions_of
 from expunge.settings import settings
 
 FITTED = frozenset({"num_classes", "in_chans", "img_size", "num_labels", "num_channels", "image_size"})
@@ -74,8 +75,9 @@ def rebuild(model: nn.Module) -> Callable[[], nn.Module]:
     """Return a function that makes a network of the same architecture with fresh random weights.
 
     A network whose `Blueprint` is known is built from it again. Any other is copied, and each of its modules is asked
-    to ``reset_parameters``. Weights that the model marks as frozen (``requires_grad=False``) keep their values: no row
-    was ever used to train them.
+    to ``reset_parameters``. Either way its tensors have the model's precision. Weights that the model marks as frozen
+    (``requires_grad=False``) keep their values, since no row was ever used to train them; so do the buffers, such as
+    running statistics, of modules that have weights of their own and all of them frozen.
 
     Raises (by the function):
         ModelError: A module has trainable weights of its own and no ``reset_parameters``.
@@ -84,19 +86,32 @@ def rebuild(model: nn.Module) -> Callable[[], nn.Module]:
     def fresh() -> nn.Module:
         blueprint = blueprint_of(model)
         if blueprint is not None:
-            new = blueprint.build()
+            new = in_precisions(blueprint.build(), precisions_of(model))
         else:
             new = copy_of(model)
             _reset(new)
-        trained = dict(model.named_parameters())
+        trained, kept = dict(model.named_parameters()), _frozen_buffers(model)
         with torch.no_grad():
             for name, weight in new.named_parameters():
                 weight.requires_grad_(trained[name].requires_grad)
                 if not weight.requires_grad:
                     weight.copy_(trained[name])
+            for name, buffer in new.named_buffers():
+                if name in kept:
+                    buffer.copy_(kept[name])
         return new
 
     return fresh
+
+
+def _frozen_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the buffers, by name, of the modules that have weights of their own and all of them frozen."""
+    found: dict[str, torch.Tensor] = {}
+    for name, module in model.named_modules():
+        weights = list(module.parameters(recurse=False))
+        if weights and not any(weight.requires_grad for weight in weights):
+            found |= dict(module.named_buffers(prefix=name, recurse=False))
+    return found
 
 
 def _reset(model: nn.Module) -> None:

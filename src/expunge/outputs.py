@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from expunge.blueprint import blueprint_of
 from expunge.errors import ModelError, RequestError
 from expunge.network import copy_of, find_head, with_head
+from expunge.precision import in_precisions, precisions_of
 
 DROPPED = "not known without an output for what was forgotten"
 """Note of a number that asks about the missing output itself."""
@@ -62,7 +63,7 @@ def drop_outputs(model: nn.Module, classes: tuple[int, ...], num_classes: int) -
     for key in (f"{inside}weight", f"{inside}bias"):
         if key in weights:
             weights[key] = weights[key][kept]
-    new.to(head.weight.device, head.weight.dtype)
+    in_precisions(new.to(head.weight.device), precisions_of(model))
     try:
         new.load_state_dict(weights)
     except RuntimeError as error:

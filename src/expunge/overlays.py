@@ -29,7 +29,8 @@ GLOW = (1.0, 0.45, 0.0)
 """Colour of where a network looks."""
 STRENGTH = 0.65
 """Share of that colour where it looks most."""
-Heat = Float[Tensor, "images rows columns"]
+Heat = Float[Tensor, "images height width"]
+"""As large as overlays are, where images have rows and columns of their own."""
 
 
 def overlays(case: Case, part: Part) -> tuple[tuple[Overlay, ...], str | None]:
@@ -113,7 +114,7 @@ def last_convolution(model: nn.Module, image: Float[Tensor, "1 channels rows col
     return called[-1] if called else None
 
 
-def upright(images: Float[Tensor, "images channels rows columns"]) -> Float[Tensor, "images 3 rows columns"]:
+def upright(images: Float[Tensor, "images channels rows columns"]) -> Float[Tensor, "images 3 height width"]:
     """Return images in three channels, each stretched over the full range of brightness, as large as overlays are."""
     low, high = (images.float().amin(dim=(1, 2, 3), keepdim=True), images.float().amax(dim=(1, 2, 3), keepdim=True))
     stretched = (images.float() - low) / (high - low).clamp_min(torch.finfo(torch.float32).tiny)
@@ -121,7 +122,7 @@ def upright(images: Float[Tensor, "images channels rows columns"]) -> Float[Tens
     return sized.expand(-1, 3, -1, -1)
 
 
-def glowing(images: Float[Tensor, "images 3 rows columns"], heat: Heat) -> Float[Tensor, "images 3 rows columns"]:
+def glowing(images: Float[Tensor, "images 3 height width"], heat: Heat) -> Float[Tensor, "images 3 height width"]:
     """Return images with the heat laid over them."""
     share = STRENGTH * heat[:, None]
     return images * (1 - share) + images.new_tensor(GLOW)[None, :, None, None] * share

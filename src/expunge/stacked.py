@@ -28,6 +28,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional
 
 from expunge.errors import DivergedError, ModelError, SettingsError
+from expunge.precision import check_trains
 from expunge.rows import Rows
 from expunge.runtime import Runtime, batch_starts, count_batches
 from expunge.training import Training, make_schedule, optimizer_of
@@ -56,7 +57,7 @@ def train_stacked(
 
     Raises:
         SettingsError: The precision needs a scale of the loss per network, as 16-mixed does.
-        ModelError: The network cannot be stacked.
+        ModelError: The network cannot be stacked, or is in half precision.
         DivergedError: A network's loss was not finite.
     """
     if runtime.precision == "16-mixed":
@@ -83,6 +84,7 @@ def _train(
     if runtime.precision == "64-true":
         networks = [network.double() for network in networks]
     one = networks[0]
+    check_trains(one)
     trained = {name for name, weight in one.named_parameters() if weight.requires_grad}
     weights, buffers = stack_module_state(networks)
     dtype = next(iter(weights.values())).dtype

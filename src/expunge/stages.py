@@ -21,6 +21,7 @@ from expunge.guard import run_guarded
 from expunge.methods.retrain import Retrain
 from expunge.network import Network, rebuild
 from expunge.population import Member, Workers, grow_both
+from expunge.precision import rounded
 from expunge.provenance import as_reads, entry
 from expunge.result import Record, environment
 from expunge.resume import resumable
@@ -131,6 +132,8 @@ def plan_forgetting(
 def forget_folder(plan: Plan, runtime: Runtime) -> Forgotten:
     """Let a model forget and write the new model's folder, with ``forget.json`` beside the weights.
 
+    Weights are written in the precision that the folder of the original has them in.
+
     Raises:
         ExpungeError: Something that the caller can put right; nothing is written.
     """
@@ -140,6 +143,7 @@ def forget_folder(plan: Plan, runtime: Runtime) -> Forgotten:
     told = {"command": "forget", "parent": plan.checkpoint.hash, **asked}
     with resumable(runtime, plan.out, told, (plan.data.train,)) as runtime:
         forgotten = run_guarded(plan.method, model, plan.parts, runtime, rebuild(model))
+        forgotten = _as_stored(forgotten, plan.checkpoint)
         forgotten = replace(forgotten, model=headed(forgotten.model, plan.parts, plan.head))
         about = entry(forgotten.method, plan.parts, plan.seed, plan.head)
         reads = as_reads(forgotten.access)
@@ -148,6 +152,14 @@ def forget_folder(plan: Plan, runtime: Runtime) -> Forgotten:
             save_model(forgotten.model, folder, plan.data, plan.checkpoint.child(about), dropped=without)
             (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
     return forgotten
+
+
+def _as_stored(forgotten: Forgotten, checkpoint: Checkpoint) -> Forgotten:
+    """Return what a method made with the new model in the precision of the original's file."""
+    if not checkpoint.halves:
+        return forgotten
+    model, event = rounded(forgotten.model, checkpoint.model, checkpoint.as_stored())
+    return replace(forgotten, model=model, bill=replace(forgotten.bill, events=(*forgotten.bill.events, event)))
 
 
 def tune_folder(plan: Plan, runtime: Runtime, *, trials: int) -> Tuning:

@@ -1,6 +1,7 @@
 """Training and prediction: the only two loops over rows."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -13,7 +14,10 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
 from expunge.course import TRIES, Course, weights_of
+from expunge.errors import ModelError
 from expunge.fingerprints import tensors_hash
+from expunge.network import batch_norms
+from expunge.precision import check_trains
 from expunge.rows import Indices, Rows
 from expunge.runtime import Runtime, count_batches
 from expunge.settings import settings, to_mapping
@@ -75,6 +79,9 @@ def fit(
     A training that diverges goes back and on at half the rate, and one that was killed goes on from the runtime's
     journal (see `expunge.course`); neither does if its steps are watched.
 
+    A batch of one row may give a batch normalisation one value per channel, which has no variance to be divided by: for
+    that batch it goes by its running statistics, and leaves them as they are.
+
     Args:
         model: Returns logits (rows, classes). Left on the runtime's device, in the mode that it came in, with no
             gradients.
@@ -90,9 +97,11 @@ def fit(
         after_step: Called after every step, to watch the model as it is then; it must leave it so.
 
     Raises:
+        ModelError: Weights are in half precision (see `expunge.precision`), or all of them are frozen.
         DivergedError: The loss was not finite or left every bound, at lower rates too; the model is then not usable.
         KeyboardInterrupt: The user has asked to stop; progress is kept.
     """
+    check_trains(model)
     was_training = model.training
     model.to(runtime.device).train()
     for module in asleep:
@@ -102,6 +111,7 @@ def fit(
     optimizer = make_optimizer(trainee.model, training)
     steps = count_batches(len(rows), training.batch_size, training.epochs)
     schedule = make_schedule(optimizer, training, steps)
+    norms = awake_norms(trainee.model, runtime)
     network, stepper = trainee.call, runtime.stepper(optimizer)
     trainable = sum(weight.requires_grad for weight in model.parameters())
     with (
@@ -127,7 +137,7 @@ def fit(
             ):
                 if not len(inputs):  # a process without a share of this batch still takes part in the step
                     inputs, labels = inputs.new_zeros(1, *inputs.shape[1:]), labels.new_zeros(1)
-                with runtime.cost.step(("fit", trainable, loss), len(inputs)):
+                with runtime.cost.step(("fit", trainable, loss), len(inputs)), rested(norms, len(inputs)):
                     error = loss(network(inputs), labels, inputs)
                     stepper.zero_grad()
                     # multiplying by one would cost a node of the graph at every step of a single process
@@ -146,6 +156,35 @@ def fit(
     model.train(was_training)
 
 
+def awake_norms(model: nn.Module, runtime: Runtime) -> list[nn.Module]:
+    """Return the batch normalisations that go by the statistics of this process's own share of a batch."""
+    synchronised = nn.SyncBatchNorm if runtime.fabric.world_size > 1 else ()
+    return [norm for norm in batch_norms(model) if norm.training and not isinstance(norm, synchronised)]
+
+
+@contextmanager
+def rested(norms: list[nn.Module], rows: int) -> Iterator[None]:
+    """Let batch normalisations that are given one value per channel go by their running statistics inside.
+
+    PyTorch refuses to train them on one value.
+
+    Args:
+        norms: In training mode, as they are after it.
+        rows: How many make up the batch; of more than one nothing is done.
+    """
+
+    def rest(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        norm.training = inputs[0].numel() > inputs[0].shape[1]
+
+    handles = [norm.register_forward_pre_hook(rest) for norm in norms] if rows == 1 else []
+    try:
+        yield
+    finally:
+        for handle, norm in zip(handles, norms, strict=False):
+            handle.remove()
+            norm.train()
+
+
 def _name(model: nn.Module, rows: Rows, runtime: Runtime, training: Training, stage: str) -> str | None:
     """Return the name of a training in the journal: by what it starts from and how it goes."""
     if runtime.journal is None:
@@ -160,7 +199,13 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
 
 
 def optimizer_of(weights: list[Tensor], training: Training) -> torch.optim.Optimizer:
-    """Return the optimiser of these weights: PyTorch's fused kernels, which cost half of its loops over weights."""
+    """Return the optimiser of these weights: PyTorch's fused kernels, which cost half of its loops over weights.
+
+    Raises:
+        ModelError: There are none.
+    """
+    if not weights:
+        raise ModelError("expected weights to train, got all of them frozen: unfreeze layers, or use another method")
     lr, decay = training.lr, training.weight_decay
     match training.optimizer:
         case "sgd":

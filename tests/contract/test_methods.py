@@ -237,9 +237,18 @@ def test_frozen_weights_do_not_drift(toy: Toy, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_model_that_is_frozen_whole_is_refused(toy: Toy, name: str) -> None:
+def test_a_model_of_which_nothing_may_change_is_refused(toy: Toy, name: str) -> None:
     frozen = copy.deepcopy(toy.model).requires_grad_(False)
-    with pytest.raises(ModelError, match="expected an original model with weights that can change, got frozen ones"):
+    told = "^expected a model with weights that may change, got a Classifier with all 11 frozen: call model.requires_"
+    with pytest.raises(ModelError, match=told):
+        run_method(make(name), frozen, toy.split(1), toy.runtime, rebuild(frozen))
+
+
+@pytest.mark.parametrize("name", ["catastrophic_forgetting_k", "dissolve", "dissolve_data_free", "exact_unlearning_k"])
+def test_a_model_whose_last_layers_are_frozen_is_refused_by_what_trains_them_alone(toy: Toy, name: str) -> None:
+    frozen = copy.deepcopy(toy.model).requires_grad_(False)
+    frozen.get_submodule("trunk.0").requires_grad_()
+    with pytest.raises(ModelError, match=f"^{name}, forgetting 'shape-1': expected weights to train, got all of them"):
         run_method(make(name), frozen, toy.split(1), toy.runtime, rebuild(frozen))
 
 

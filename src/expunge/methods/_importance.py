@@ -4,9 +4,9 @@ Of the log-likelihood it is the diagonal of the Fisher information: how sharply 
 The square is of each row's own gradient. The square of a batch's mean gradient is another number: smaller where rows
 disagree, by up to the size of the batch, with which it changes. In place of squares there may be absolute values.
 
-The gradients of many rows are computed together by ``torch.func.vmap``. It does not take every network: not one whose
-course depends on its values, or that writes into its buffers. Then they are computed one after the other, at many times
-the cost, and the user is told.
+The gradients of many rows are computed together by ``torch.func.vmap``, as many as fit; of a row whose losses are too
+many for that, so many losses at a time. It does not take every network: not one whose course depends on its values, or
+that writes into its buffers. Then they are computed one after the other, at many times the cost, and the user is told.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vmap
+from torch.func import functional_call, jacrev, vjp, vmap
 
 from expunge.network import copy_of
 from expunge.rows import Rows
@@ -24,14 +24,14 @@ Importance = dict[str, Tensor]
 """By the name of a weight that is not frozen: one number for each of its elements."""
 OfRow = Callable[[Importance, Tensor, Tensor], Tensor]
 """From weights, the input and the label of one row to its losses."""
-Gradients = Callable[[Importance, Tensor, Tensor], Importance]
-"""From weights, inputs and labels to the gradients of each row's losses, (rows, losses, weight ...)."""
+Sums = Callable[[Importance, Tensor, Tensor], Importance]
+"""From weights, inputs and labels to what is taken of each gradient, summed up over the rows and their losses."""
 Losses = Callable[[Float[Tensor, " classes"], Int64[Tensor, ""]], Float[Tensor, " losses"]]
 """From the logits and the label of one row to one loss or more, whose squared gradients are summed."""
 Size = Callable[[Tensor], Tensor]
 """How a gradient counts, element by element: ``torch.square`` or ``torch.abs``."""
 NUMBERS = 2**27
-"""The most elements of gradients held at a time, half a gigabyte in single precision."""
+"""The most elements of gradients held at a time, half a gigabyte in single precision; but one gradient at least."""
 ROWS = 64
 """The most rows at a time."""
 
@@ -54,7 +54,7 @@ def row_importance(
         runtime: Where.
         losses: Of one row.
         stage: Name for progress and cost.
-        count: How many losses they are; they set how many rows are gone through at a time.
+        count: How many losses they are; they set how many rows, and how many losses, are gone through at a time.
         size: What is taken of each gradient in place of its square.
     """
     network = copy_of(model).to(runtime.device).eval()
@@ -65,63 +65,113 @@ def row_importance(
         logits: Tensor = functional_call(network, chosen, (row[None].to(dtype),))
         return losses(logits[0], label)
 
-    at_once = max(1, min(ROWS, NUMBERS // (count * sum(weight.numel() for weight in weights.values()))))
-    gradients: Gradients | None = None
+    elements = sum(weight.numel() for weight in weights.values())
+    held = max(1, NUMBERS // elements)
+    at_once = max(1, min(ROWS, held // count))
+    take: Sums | None = None
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     with runtime.stage(stage, count_batches(len(rows), at_once)) as advance:
         for inputs, labels, _ in runtime.batches(rows, at_once):
             if len(inputs):
-                gradients = gradients or choose_gradients(of_row, weights, inputs[:1], labels[:1], runtime)
+                take = take or choose_sums(of_row, size, count, held, (weights, inputs[:1], labels[:1]), runtime)
                 with runtime.cost.step((stage, count), len(inputs)):
-                    found = gradients(weights, inputs, labels)
-                for name, gradient in found.items():
-                    sums[name] += size(gradient).sum(dim=(0, 1))
+                    found = take(weights, inputs, labels)
+                for name, value in found.items():
+                    sums[name] += value
             advance(1)
     return {name: total(value, runtime) / len(rows) for name, value in sums.items()}
 
 
-def choose_gradients(
-    of_row: OfRow, weights: Importance, inputs: Shaped[Tensor, "1 ..."], labels: Int64[Tensor, " 1"], runtime: Runtime
-) -> Gradients:
-    """Return the function that gives the gradients of each row's losses: of all rows together, or one after the other.
+def choose_sums(
+    of_row: OfRow,
+    size: Size,
+    count: int,
+    held: int,
+    trial: tuple[Importance, Shaped[Tensor, "1 ..."], Int64[Tensor, " 1"]],
+    runtime: Runtime,
+) -> Sums:
+    """Return the function that sums up the gradients of each row's losses: of all together, of some, or one by one.
 
-    Whether ``torch.func.vmap`` takes the network is tried on a row. What it raises is told and noted in the bill; a
-    fault of the network itself comes up again in what is returned.
+    Whether ``torch.func.vmap`` takes the network is tried on a row and its first loss. What it raises is told and noted
+    in the bill; a fault of the network itself comes up again in what is returned.
 
     Args:
         of_row: From weights, an input and a label to losses.
-        weights: At which the gradients are taken.
-        inputs: A row.
-        labels: Its label.
+        size: What is taken of each gradient.
+        count: How many losses a row has.
+        held: The most gradients at a time.
+        trial: Weights, an input and its label.
         runtime: Where to tell.
     """
-    together: Gradients = vmap(jacrev(of_row), in_dims=(None, 0, 0))
     try:
-        together(weights, inputs, labels)
+        vmap(jacrev(lambda *given: of_row(*given)[:1]), in_dims=(None, 0, 0))(*trial)
     except (RuntimeError, NotImplementedError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         event = f"gradients are taken row by row, which is slow: torch.func.vmap does not take the network, {reason}"
         if event not in runtime.cost.events:
             runtime.cost.events.append(event)
             runtime.tell(event)
-        return lambda *given: one_by_one(of_row, *given)
-    return together
+        return lambda *given: one_by_one(of_row, size, *given)
+    if held < count:
+        return lambda *given: some_at_a_time(of_row, size, held, *given)
+    return lambda *given: rows_together(of_row, size, held // count, *given)
+
+
+def rows_together(
+    of_row: OfRow,
+    size: Size,
+    most: int,
+    weights: Importance,
+    inputs: Shaped[Tensor, "rows ..."],
+    labels: Int64[Tensor, " rows"],
+) -> Importance:
+    """Return what is taken of the gradients, summed up, with those of at most so many rows held at a time."""
+    gradients = vmap(jacrev(of_row), in_dims=(None, 0, 0))
+    sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    for start in range(0, len(inputs), most):
+        some = slice(start, start + most)
+        for name, found in gradients(weights, inputs[some], labels[some]).items():
+            sums[name] += size(found).sum(dim=(0, 1))
+    return sums
+
+
+def some_at_a_time(
+    of_row: OfRow,
+    size: Size,
+    most: int,
+    weights: Importance,
+    inputs: Shaped[Tensor, "rows ..."],
+    labels: Int64[Tensor, " rows"],
+) -> Importance:
+    """Return what is taken of the gradients, summed up, with those of at most so many losses held at a time."""
+    sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    for row, label in zip(inputs, labels, strict=True):
+        losses, pull, *_ = vjp(lambda chosen, row=row, label=label: of_row(chosen, row, label), weights)
+        each = torch.eye(len(losses), dtype=losses.dtype, device=losses.device)
+        for start in range(0, len(losses), most):
+            with torch.no_grad():  # of the gradients themselves no graph is wanted
+                (found,) = vmap(pull)(each[start : start + most])
+            for name, gradients in found.items():
+                sums[name] += size(gradients).sum(dim=0)
+    return sums
 
 
 def one_by_one(
-    of_row: OfRow, weights: Importance, inputs: Shaped[Tensor, "rows ..."], labels: Int64[Tensor, " rows"]
+    of_row: OfRow,
+    size: Size,
+    weights: Importance,
+    inputs: Shaped[Tensor, "rows ..."],
+    labels: Int64[Tensor, " rows"],
 ) -> Importance:
-    """Return the gradients of each row's losses, (rows, losses, weight ...), by a backward pass for each of them."""
+    """Return what is taken of the gradients, summed up, by a backward pass for each row and loss."""
     leaves = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
-    rows = []
+    sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     for row, label in zip(inputs, labels, strict=True):
-        losses = of_row(leaves, row, label)
-        backward = [
-            torch.autograd.grad(loss, list(leaves.values()), retain_graph=True, materialize_grads=True)
-            for loss in losses
-        ]
-        rows.append([torch.stack(gradients) for gradients in zip(*backward, strict=True)])
-    return {name: torch.stack(stacked) for name, stacked in zip(leaves, zip(*rows, strict=True), strict=True)}
+        for loss in of_row(leaves, row, label):
+            gradients = torch.autograd.grad(loss, list(leaves.values()), retain_graph=True, materialize_grads=True)
+            for name, gradient in zip(leaves, gradients, strict=True):
+                sums[name] += size(gradient)
+    return sums
 
 
 def batch_importance(

@@ -104,7 +104,7 @@ class Dissolve:
 
         Raises:
             RequestError: The request is of single rows.
-            ModelError: The network cannot be cut; see `expunge.methods._tail.cut`.
+            ModelError: The network cannot be cut (see `expunge.methods._tail.cut`), or all behind the cut is frozen.
             DivergedError: No rate that was tried leaves the answers to retained rows nearly as they were.
         """
         access.classes()  # a request of single rows is refused before a row is read
@@ -270,7 +270,7 @@ def size_of(weights: list[Tensor]) -> float:
     """Return the root mean square of all weights of two dimensions and more, of all others if there are none."""
     matrices = [weight.detach() for weight in weights if weight.ndim > 1] or [weight.detach() for weight in weights]
     total = sum(float(weight.double().square().sum()) for weight in matrices)
-    size = math.sqrt(total / sum(weight.numel() for weight in matrices))
+    size = math.sqrt(total / max(1, sum(weight.numel() for weight in matrices)))
     return max(size, SMALLEST)
 
 
