@@ -94,8 +94,8 @@ def _row(one: Standing) -> Row:
     passed, kept = one.quantities["passed"], one.quantities["kept"]
     time, duration, passes = one.cost["time"], one.cost["seconds"], one.cost["epoch_equivalents"]
     worst = min(kept.values.values(), default=None)
-    reached = {level: one.levels.get(level, 0) for level in reversed(("none", *LEVELS)) if one.levels.get(level)}
-    mean_level = sum(("none", *LEVELS).index(level) * count for level, count in one.levels.items()) / one.worlds
+    reached = {level: one.levels.get(level, 0) for level in reversed(LEVELS) if one.levels.get(level)}
+    mean_level = sum(LEVELS.index(level) * count for level, count in one.levels.items()) / one.worlds
     return Row(
         name=one.label,
         control=one.control,

@@ -1,7 +1,7 @@
 """Limits: what a result does not prove, whatever its numbers."""
 
-from expunge.report.verdict import LEVELS, borne_out, forgotten_classes, method_name
-from expunge.result import Result
+from expunge.report.verdict import borne_out, forgotten_classes, method_name
+from expunge.result import LEVELS, Result
 
 
 def limits(result: Result) -> list[str]:

@@ -20,7 +20,6 @@ from expunge.report.profiles import profiles
 from expunge.report.reproduce import as_toml
 from expunge.report.titles import title
 from expunge.report.verdict import (
-    LEVELS,
     asked,
     borne_out,
     corruption_name,
@@ -41,7 +40,7 @@ from expunge.report.wording import (
     span,
     value,
 )
-from expunge.result import Bill, Result
+from expunge.result import LEVELS, Bill, Result
 
 PARTS = ("retain", "forget", "retain_test", "forget_test")
 QUESTIONS: dict[int | None, str] = {

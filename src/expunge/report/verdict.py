@@ -1,14 +1,12 @@
 """Verdict: what a result shows, in plain words, and never more than it shows."""
 
 from collections.abc import Sequence
-from typing import get_args
 
 from expunge.finding import Finding, Miss
 from expunge.report.titles import title
 from expunge.report.wording import clip, listed, percent, span, value
-from expunge.result import Level, Result, reached, to_lower
+from expunge.result import LEVELS, Level, Result, reached, to_lower
 
-LEVELS: tuple[Level, ...] = get_args(Level)
 _ALIKE = {
     "L0": "its accuracies are in the range of networks retrained without {it} (level L0)",
     "L1": "its outputs look like those of networks retrained without {it} (level L1)",
