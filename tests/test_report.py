@@ -169,7 +169,7 @@ def test_a_missing_number_is_not_known() -> None:
     result = example_result(findings=(missing,), cost=None, access=None, rows={}, experiment={}, images=())
     text = Page(render(result)).text
     for what in (
-        "not known right on forgotten test rows was not known",
+        "not known right on forgotten test rows before: not known",
         "not known reads of rows to forget",
         "not known time against retraining",
         "Operations not known",

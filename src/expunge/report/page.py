@@ -174,7 +174,7 @@ def _tiles(result: Result) -> list[Tile]:
     ):
         finding = known.get(name)
         before, after = (finding.original, finding.unlearned) if finding else (None, None)
-        tiles.append(Tile(number=percent(after), words=words, beside=f"was {percent(before)}"))
+        tiles.append(Tile(number=percent(after), words=words, beside=f"before: {percent(before)}"))
     forget = (result.access or {}).get("forget", {})
     rows = f"of which there are {count(result.rows.get('forget'))}"
     tiles.append(Tile(number=count(forget.get("reads")), words="reads of rows to forget", beside=rows))
