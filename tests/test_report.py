@@ -18,6 +18,7 @@ from examples import DIGITS, EXPERIMENT, changed, example_findings, example_resu
 from expunge.finding import Finding, Series
 from expunge.report import render
 from expunge.report.limits import limits
+from expunge.report.paid import retraining_passes
 from expunge.report.reproduce import as_toml
 from expunge.report.titles import in_words, title
 from expunge.report.wording import clip
@@ -143,12 +144,24 @@ def test_no_read_of_what_is_to_be_forgotten_is_said_in_large(page: Page) -> None
     assert "1,460 reads of rows to forget" in Page(render(read)).text
 
 
-def test_the_time_is_set_against_retraining_both_ways(page: Page) -> None:
-    assert "9.4 \u00d7 faster than retraining 0.42 s against 3.94 s" in page.text
+def test_passes_are_set_against_retraining_first_and_seconds_second(page: Page) -> None:
+    assert retraining_passes(example_result()) == pytest.approx(20 * 1291 / 1437)
+    assert "2.31 passes over the training data a retraining takes 18; took 0.42 s, a retraining 3.94 s" in page.text
+    assert "faster than" not in page.text
+    unknown = example_result(experiment={}, cost=None)
+    assert retraining_passes(unknown) is None
+    assert "not known passes over the training data a retraining takes not known" in Page(render(unknown)).text
+
+
+def test_it_is_said_what_the_seconds_of_a_retraining_are(page: Page) -> None:
     cost = example_result().cost
     assert cost is not None
-    slow = replace(cost, seconds={"total": 8.0, "retrain": 4.0})
-    assert "2.0 \u00d7 slower than retraining" in Page(render(example_result(cost=slow))).text
+    assert "timed as it was trained" in page.text
+    assert "came from the cache" not in page.text
+    reused = example_result(cost=replace(cost, reused=5))
+    assert "5 of them came from the cache with the seconds of that day" in Page(render(reused)).text
+    alone = example_result(cost=replace(cost, seconds={"total": 8.0}))
+    assert "Seconds are by the clock on the wall." in Page(render(alone)).text
 
 
 def test_the_interval_over_rows_stands_in_words_and_on_the_scale(page: Page) -> None:
@@ -171,10 +184,10 @@ def test_a_missing_number_is_not_known() -> None:
     for what in (
         "not known right on forgotten test rows before: not known",
         "not known reads of rows to forget",
-        "not known time against retraining",
+        "not known passes over the training data a retraining takes not known",
         "Operations not known",
         "The unlearned network was made elsewhere",
-        "One retraining not known",
+        "of one retraining not known",
         "forget not known not known not known",
         "Method not known",
         "Retrained networks not known",

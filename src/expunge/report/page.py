@@ -9,6 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from expunge.finding import Finding
+from expunge.report import paid
 from expunge.report.charts import chart
 from expunge.report.destinations import destinations
 from expunge.report.dots import Dots, dots
@@ -29,18 +30,15 @@ from expunge.report.verdict import (
     way,
 )
 from expunge.report.wording import (
-    NOT_KNOWN,
     clean,
     clip,
     count,
-    decimal,
     percent,
-    scaled,
     seconds,
     span,
     value,
 )
-from expunge.result import LEVELS, Bill, Result
+from expunge.result import LEVELS, Result
 
 PARTS = ("retain", "forget", "retain_test", "forget_test")
 QUESTIONS: dict[int | None, str] = {
@@ -114,7 +112,8 @@ def render(result: Result) -> str:
         settings=_settings(result),
         tiles=_tiles(result),
         steps=_steps(result),
-        cost=_cost(result.cost),
+        cost=paid.lines(result),
+        cost_told=paid.told(result),
         reads=_reads(result),
         groups=_groups(result),
         charts=charts,
@@ -178,22 +177,9 @@ def _tiles(result: Result) -> list[Tile]:
     forget = (result.access or {}).get("forget", {})
     rows = f"of which there are {count(result.rows.get('forget'))}"
     tiles.append(Tile(number=count(forget.get("reads")), words="reads of rows to forget", beside=rows))
-    tiles.append(_speed(result.cost))
+    number, words, beside = paid.headline(result)
+    tiles.append(Tile(number=number, words=words, beside=beside))
     return tiles
-
-
-def _speed(cost: Bill | None) -> Tile:
-    total, retrain = (cost.seconds.get("total"), cost.seconds.get("retrain")) if cost else (None, None)
-    beside = f"{seconds(total)} against {seconds(retrain)}" if total is not None or retrain is not None else ""
-    if not total or not retrain:
-        return Tile(number=NOT_KNOWN, words="time against retraining", beside=beside)
-    if total <= retrain:
-        return Tile(number=f"{_times(retrain / total)}", words="faster than retraining", beside=beside)
-    return Tile(number=f"{_times(total / retrain)}", words="slower than retraining", beside=beside)
-
-
-def _times(ratio: float) -> str:
-    return (f"{ratio:.1f}" if ratio < 100 else f"{ratio:,.0f}") + " \u00d7"
 
 
 def _steps(result: Result) -> list[Step]:
@@ -242,19 +228,6 @@ def _reads(result: Result) -> list[tuple[str, str, str, str]]:
     return [
         (part, count(result.rows.get(part)), count(read.get("rows")), count(read.get("reads")))
         for part, read in ((part, access.get(part, {})) for part in PARTS)
-    ]
-
-
-def _cost(cost: Bill | None) -> list[tuple[str, str]]:
-    stages = {name: duration for name, duration in (cost.seconds if cost else {}).items() if name != "retrain"}
-    total = stages.pop("total", None)
-    return [
-        ("Seconds in all", seconds(total)),
-        *((f"of which {clip(name)}", seconds(duration)) for name, duration in stages.items()),
-        ("One retraining", seconds(cost.seconds.get("retrain") if cost else None)),
-        ("Operations", scaled(float(cost.flops) if cost else None, "FLOP")),
-        ("Passes over the training set", decimal(cost.epoch_equivalents if cost else None)),
-        ("Most memory of the process", scaled(float(cost.peak_memory_bytes) if cost else None, "B")),
     ]
 
 
