@@ -17,7 +17,7 @@ import expunge.report
 from examples import DIGITS, EXPERIMENT, changed, example_findings, example_result, noise
 from expunge.finding import Finding, Series
 from expunge.report import render
-from expunge.report.limits import limits
+from expunge.report.limits import limits, of_any, of_level
 from expunge.report.paid import retraining_passes
 from expunge.report.reproduce import as_toml
 from expunge.report.titles import in_words, title
@@ -127,7 +127,7 @@ def test_a_page_without_charts_carries_no_plotly() -> None:
 
 def test_the_page_holds_all_parts_in_order(page: Page) -> None:
     headings = [attributes["id"] for tag, attributes in page.elements if tag == "h2"]
-    assert headings == ["facts", "findings", "look", "charts", "pictures", "limits", "again"]
+    assert headings == ["limits", "facts", "findings", "look", "charts", "pictures", "again"]
 
 
 def test_every_finding_stands_in_the_table_and_every_series_in_a_chart(page: Page) -> None:
@@ -241,6 +241,23 @@ def test_limits_grow_fewer_with_the_level() -> None:
     assert any("features may still hold it" in text for text in high)
     control = example_result(experiment=EXPERIMENT | {"method": {"name": "head_mask"}})
     assert "head_mask" in limits(control)[0]
+
+
+def test_what_is_not_proved_stands_below_the_levels_the_rest_of_it_folded(page: Page) -> None:
+    before, after = page.text.split("Charts Pictures How to reproduce it", 1)
+    assert "That the class is gone from inside" not in before
+    assert after.index("That the class is gone from inside") < after.index("Nor does any report of this kind")
+    assert after.index("Nor does any report of this kind") < after.index("Asked and done")
+    assert set(limits(example_result())) == {*of_level(example_result()), *of_any(example_result())}
+
+
+def test_charts_stand_by_level_and_only_the_first_are_unfolded(page: Page) -> None:
+    folds = [attributes for tag, attributes in page.elements if attributes.get("class") == "print fold"]
+    assert ["open" in each for each in folds] == [True, False, False, False]
+    assert "Level L0: Which class does it name? 1 chart" in page.text
+    assert "Counts for no level 1 chart" in page.text
+    missed = render(example_result(findings=changed("relearning/area", inside=False)))
+    assert "Level L3: How fast does it come back? 1 chart, 1 outside" in Page(missed).text
 
 
 def test_the_report_imports_results_alone() -> None:

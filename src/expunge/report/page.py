@@ -10,11 +10,11 @@ from markupsafe import Markup
 
 from expunge.finding import Finding
 from expunge.report import paid
-from expunge.report.charts import chart
+from expunge.report.charts import Chart, chart
 from expunge.report.destinations import destinations
 from expunge.report.dots import Dots, dots
 from expunge.report.examples import examples, is_png
-from expunge.report.limits import limits
+from expunge.report.limits import of_any, of_level
 from expunge.report.maps import caption, maps
 from expunge.report.packed import plotly
 from expunge.report.profiles import profiles
@@ -26,7 +26,7 @@ from expunge.report.verdict import (
     corruption_name,
     forgotten_classes,
     method_name,
-    verdict,
+    sentences,
     way,
 )
 from expunge.report.wording import (
@@ -98,14 +98,13 @@ def render(result: Result) -> str:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     environment.filters |= {"label": label, "clip": clip, "count": count, "seconds": seconds}
     forgotten = forgotten_classes(result)
-    drawn = [*result.findings, *profiles(result.findings)]
-    charts = [one for finding in drawn if (one := chart(finding, forgotten)) is not None]
+    charts = _charts(result, forgotten)
     views = result.views
     shown = maps(views.features if views else None, result.label_names)
     neighbours = maps(views.neighbours if views else None, result.label_names)
     return environment.from_string(read_text("page.html.j2")).render(
         result=result,
-        verdict=_tight(verdict(result)),
+        verdict=[_tight(text) for text in sentences(result)],
         heading=f"Forgetting {asked(result)}",
         forgotten=forgotten,
         method=method_name(result),
@@ -125,7 +124,8 @@ def render(result: Result) -> str:
         destinations=destinations(result),
         pictures=[(clip(p.kind), p.label, p.png) for p in result.images if is_png(p.png)],
         unreadable=sum(not is_png(picture.png) for picture in result.images),
-        limits=limits(result),
+        limits=of_level(result),
+        limits_of_any=of_any(result),
         environment=result.environment,
         toml=_toml(result),
         references=result.experiment.get("references"),
@@ -191,6 +191,33 @@ def _steps(result: Result) -> list[Step]:
         state = "outside" if False in inside else state
         steps.append(Step(name=name, question=QUESTIONS[number], state=state, counted=number < passed))
     return steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """The charts of one level; all but the first are folded away."""
+
+    name: str
+    about: str
+    """How many there are, and how many of them are of findings outside their bands."""
+    charts: tuple[Chart, ...]
+
+
+def _charts(result: Result, forgotten: tuple[str, ...]) -> list[Fold]:
+    drawn = [*result.findings, *profiles(result.findings)]
+    folds: list[Fold] = []
+    for level in (0, 1, 2, 3, 4, None):
+        own = [
+            (finding, one)
+            for finding in drawn
+            if finding.level == level and (one := chart(finding, forgotten)) is not None
+        ]
+        outside = sum(finding.inside is False for finding, _ in own)
+        about = f"{len(own)} {'chart' if len(own) == 1 else 'charts'}{f', {outside} outside' if outside else ''}"
+        name = "Counts for no level" if level is None else f"Level L{level}: {QUESTIONS[level]}"
+        if own:
+            folds.append(Fold(name=name, about=about, charts=tuple(one for _, one in own)))
+    return folds
 
 
 def _groups(result: Result) -> list[tuple[str, list[Line]]]:
