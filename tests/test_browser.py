@@ -235,6 +235,20 @@ def test_on_paper_everything_is_unfolded_and_drawn_in_two_columns(opened: Opener
     assert made.page.locator("details.fold[open]").count() == 1
 
 
+def test_on_a_narrow_screen_the_tables_of_a_comparison_are_stacked_and_nothing_is_cut_off(opened: Opener) -> None:
+    made = opened("small comparison", 390, drawn=False)
+    boxes = "[...document.querySelectorAll('.sideways:has(table.stack)')]"
+    assert set(made.page.evaluate(f"{boxes}.map((box) => box.scrollWidth - box.clientWidth)")) == {0}
+    cells = made.page.get_by_role("row").filter(has_text="accuracy/worst_retained_class").get_by_role("cell")
+    heads = cells.evaluate_all("(cells) => cells.map((cell) => getComputedStyle(cell, '::before').content)")
+    assert heads[:2] == ['"unsir"', '"gradient_ascent"']
+    name = made.page.get_by_role("rowheader").filter(has_text="accuracy/worst_retained_class").bounding_box()
+    assert all(cells.nth(place).bounding_box()["y"] >= name["y"] + name["height"] for place in range(cells.count()))
+    passed = made.page.get_by_role("columnheader", name="passed")
+    passed.get_by_role("button").click()
+    assert passed.get_attribute("aria-sort") == "ascending"
+
+
 def test_controls_are_marked_and_the_front_is_drawn(opened: Opener) -> None:
     page = opened("small comparison").page
     assert page.locator(".methods tr.control th b").all_inner_texts() == ["retrain", "head_mask"]

@@ -55,6 +55,7 @@
     });
     drawAll();
   };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   addEventListener("beforeprint", () => print(true));
   addEventListener("afterprint", () => print(false));
   await drawEach(places.filter((place) => !folded(place)));
@@ -63,7 +64,6 @@
   document.querySelectorAll("details.fold").forEach((details) =>
     details.addEventListener("toggle", () => details.open && details.querySelectorAll(".plot").forEach(draw)),
   );
-  await drawEach(places.filter(folded));
   // one row is the same point in every map; what a map shows because another asked for it asks no further
   const linked = places.filter((place) => place.classList.contains("linked"));
   let asking = false;
@@ -80,5 +80,5 @@
     });
     place.on("plotly_unhover", () => others(place, (other) => Plotly.Fx.unhover(other)));
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  await drawEach(places.filter(folded));
 })();
