@@ -41,7 +41,7 @@ from expunge.methods.head_mask import HeadMask
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
 from expunge.population import grow
-from expunge.result import LEVELS, environment, reached
+from expunge.result import environment, reached
 from expunge.runtime import Runtime, open_runtime
 from expunge.settings import describe, to_mapping
 from expunge.training import Training
@@ -124,7 +124,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         summary[name] = {
             "cases": len(own),
             "passes_all": share(not fails(findings) for findings in own),
-            "passes_level": {LEVELS[level]: share(not fails(findings, level) for findings in own) for level in AUDITED},
+            "passes_level": {f"L{level}": share(not fails(findings, level) for findings in own) for level in AUDITED},
             "passes_audit": {audit: share(not fails(findings, audit=audit) for findings in own) for audit in audits},
             "misses": {
                 miss: share(any(one["miss"] == miss for one in findings) for findings in own) for miss in misses
@@ -157,9 +157,9 @@ def uninformative(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def show(summary: dict[str, Any]) -> None:
     """Print which share of the cases passes."""
-    print(f"{'candidate':16} {'cases':>5} {'all':>6} " + " ".join(f"{LEVELS[level]:>6}" for level in AUDITED))
+    print(f"{'candidate':16} {'cases':>5} {'all':>6} " + " ".join(f"    L{level}" for level in AUDITED))
     for name, row in summary.items():
-        levels = " ".join(f"{row['passes_level'][LEVELS[level]]:6.2f}" for level in AUDITED)
+        levels = " ".join(f"{passes:6.2f}" for passes in row["passes_level"].values())
         print(f"{name:16} {row['cases']:5d} {row['passes_all']:6.2f} {levels}  {row['misses']}")
 
 

@@ -205,6 +205,50 @@ def test_every_section_is_reached_from_the_top(opened: Opener) -> None:
     ]
 
 
+def test_a_folded_chart_has_its_width_once_it_is_opened_by_key(opened: Opener) -> None:
+    made = opened("report", 390)
+    fold = made.page.locator("details.fold").nth(1)
+    assert not fold.locator(".plot").is_visible()
+    fold.locator("summary").first.press("Enter")
+    fits = "(place) => Math.abs(place.querySelector('.main-svg').width.baseVal.value - place.clientWidth) < 2"
+    made.wait(f"[...document.querySelectorAll('.fold[open] .plot')].filter({fits}).length === 2")
+    assert made.faults == []
+
+
+def test_a_page_counts_as_loaded_only_when_what_it_shows_is_drawn(opened: Opener) -> None:
+    page = opened("report", drawn=False).page
+    shown = "[...document.querySelectorAll('.plot')].filter((place) => place.checkVisibility())"
+    assert page.evaluate(f"{shown}.length") > 0
+    assert page.evaluate(f"{shown}.every((place) => place.querySelector('.main-svg'))")
+
+
+def test_on_paper_everything_is_unfolded_and_drawn_in_two_columns(opened: Opener) -> None:
+    made = opened("report", drawn=False)
+    made.page.emulate_media(media="print")
+    made.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    plots, width = "[...document.querySelectorAll('.fold .plot')]", "querySelector('.main-svg').width.baseVal.value"
+    assert made.page.evaluate(f"{plots}.every((place) => place.checkVisibility())")
+    assert made.page.evaluate(f"{plots}.map((place) => place.{width})") == [680] * 4  # each alone at its level
+    columns = "getComputedStyle(document.querySelector('.charts')).gridTemplateColumns.split(' ').length"
+    assert made.page.evaluate(columns) == 2
+    made.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert made.page.locator("details.fold[open]").count() == 1
+
+
+def test_on_a_narrow_screen_the_tables_of_a_comparison_are_stacked_and_nothing_is_cut_off(opened: Opener) -> None:
+    made = opened("small comparison", 390, drawn=False)
+    boxes = "[...document.querySelectorAll('.sideways:has(table.stack)')]"
+    assert set(made.page.evaluate(f"{boxes}.map((box) => box.scrollWidth - box.clientWidth)")) == {0}
+    cells = made.page.get_by_role("row").filter(has_text="accuracy/worst_retained_class").get_by_role("cell")
+    heads = cells.evaluate_all("(cells) => cells.map((cell) => getComputedStyle(cell, '::before').content)")
+    assert heads[:2] == ['"unsir"', '"gradient_ascent"']
+    name = made.page.get_by_role("rowheader").filter(has_text="accuracy/worst_retained_class").bounding_box()
+    assert all(cells.nth(place).bounding_box()["y"] >= name["y"] + name["height"] for place in range(cells.count()))
+    passed = made.page.get_by_role("columnheader", name="passed")
+    passed.get_by_role("button").click()
+    assert passed.get_attribute("aria-sort") == "ascending"
+
+
 def test_controls_are_marked_and_the_front_is_drawn(opened: Opener) -> None:
     page = opened("small comparison").page
     assert page.locator(".methods tr.control th b").all_inner_texts() == ["retrain", "head_mask"]

@@ -247,6 +247,19 @@ def test_a_hostile_name_is_only_text() -> None:
     assert len(hostile.scripts) == len(plain.scripts)
 
 
+def test_a_comparison_tells_the_versions_that_its_results_are_of() -> None:
+    results = many({"a": [0.9], "b": [0.1]})
+    assert "Made by expunge from comparison.json" in " ".join(render(compare(results)).split())
+    versions = ("0.2.0", "0.1.0")
+    dated = {
+        name: replace(one, environment={"expunge": versions[number % 2]})
+        for number, (name, one) in enumerate(results.items())
+    }
+    made = compare(dated)
+    assert made.expunge == "0.1.0, 0.2.0"
+    assert "Made by expunge 0.1.0, 0.2.0 from comparison.json" in render(made)
+
+
 def test_the_page_needs_no_network_and_holds_all_parts() -> None:
     html = render(compare(many({"a": [0.9, 0.8, 0.7], "b": [0.1, 0.2, 0.4]})))
     page = Page(html)

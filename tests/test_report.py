@@ -17,7 +17,8 @@ import expunge.report
 from examples import DIGITS, EXPERIMENT, changed, example_findings, example_result, noise
 from expunge.finding import Finding, Series
 from expunge.report import render
-from expunge.report.limits import limits
+from expunge.report.limits import limits, of_any, of_level
+from expunge.report.paid import retraining_passes
 from expunge.report.reproduce import as_toml
 from expunge.report.titles import in_words, title
 from expunge.report.wording import clip
@@ -126,7 +127,7 @@ def test_a_page_without_charts_carries_no_plotly() -> None:
 
 def test_the_page_holds_all_parts_in_order(page: Page) -> None:
     headings = [attributes["id"] for tag, attributes in page.elements if tag == "h2"]
-    assert headings == ["facts", "findings", "look", "charts", "pictures", "limits", "again"]
+    assert headings == ["limits", "facts", "findings", "look", "charts", "pictures", "again"]
 
 
 def test_every_finding_stands_in_the_table_and_every_series_in_a_chart(page: Page) -> None:
@@ -143,12 +144,24 @@ def test_no_read_of_what_is_to_be_forgotten_is_said_in_large(page: Page) -> None
     assert "1,460 reads of rows to forget" in Page(render(read)).text
 
 
-def test_the_time_is_set_against_retraining_both_ways(page: Page) -> None:
-    assert "9.4 \u00d7 faster than retraining 0.42 s against 3.94 s" in page.text
+def test_passes_are_set_against_retraining_first_and_seconds_second(page: Page) -> None:
+    assert retraining_passes(example_result()) == pytest.approx(20 * 1291 / 1437)
+    assert "2.31 passes over the training data a retraining takes 18; took 0.42 s, a retraining 3.94 s" in page.text
+    assert "faster than" not in page.text
+    unknown = example_result(experiment={}, cost=None)
+    assert retraining_passes(unknown) is None
+    assert "not known passes over the training data a retraining takes not known" in Page(render(unknown)).text
+
+
+def test_it_is_said_what_the_seconds_of_a_retraining_are(page: Page) -> None:
     cost = example_result().cost
     assert cost is not None
-    slow = replace(cost, seconds={"total": 8.0, "retrain": 4.0})
-    assert "2.0 \u00d7 slower than retraining" in Page(render(example_result(cost=slow))).text
+    assert "timed as it was trained" in page.text
+    assert "came from the cache" not in page.text
+    reused = example_result(cost=replace(cost, reused=5))
+    assert "5 of them came from the cache with the seconds of that day" in Page(render(reused)).text
+    alone = example_result(cost=replace(cost, seconds={"total": 8.0}))
+    assert "Seconds are by the clock on the wall." in Page(render(alone)).text
 
 
 def test_the_interval_over_rows_stands_in_words_and_on_the_scale(page: Page) -> None:
@@ -169,12 +182,12 @@ def test_a_missing_number_is_not_known() -> None:
     result = example_result(findings=(missing,), cost=None, access=None, rows={}, experiment={}, images=())
     text = Page(render(result)).text
     for what in (
-        "not known right on forgotten test rows was not known",
+        "not known right on forgotten test rows before: not known",
         "not known reads of rows to forget",
-        "not known time against retraining",
+        "not known passes over the training data a retraining takes not known",
         "Operations not known",
         "The unlearned network was made elsewhere",
-        "One retraining not known",
+        "of one retraining not known",
         "forget not known not known not known",
         "Method not known",
         "Retrained networks not known",
@@ -228,6 +241,23 @@ def test_limits_grow_fewer_with_the_level() -> None:
     assert any("features may still hold it" in text for text in high)
     control = example_result(experiment=EXPERIMENT | {"method": {"name": "head_mask"}})
     assert "head_mask" in limits(control)[0]
+
+
+def test_what_is_not_proved_stands_below_the_levels_the_rest_of_it_folded(page: Page) -> None:
+    before, after = page.text.split("Charts Pictures How to reproduce it", 1)
+    assert "That the class is gone from inside" not in before
+    assert after.index("That the class is gone from inside") < after.index("Nor does any report of this kind")
+    assert after.index("Nor does any report of this kind") < after.index("Asked and done")
+    assert set(limits(example_result())) == {*of_level(example_result()), *of_any(example_result())}
+
+
+def test_charts_stand_by_level_and_only_the_first_are_unfolded(page: Page) -> None:
+    folds = [attributes for tag, attributes in page.elements if attributes.get("class") == "print fold"]
+    assert ["open" in each for each in folds] == [True, False, False, False]
+    assert "Level L0: Which class does it name? 1 chart" in page.text
+    assert "Counts for no level 1 chart" in page.text
+    missed = render(example_result(findings=changed("relearning/area", inside=False)))
+    assert "Level L3: How fast does it come back? 1 chart, 1 outside" in Page(missed).text
 
 
 def test_the_report_imports_results_alone() -> None:

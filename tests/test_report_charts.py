@@ -9,7 +9,7 @@ import pytest
 from plotly import graph_objects
 
 from examples import DIGITS, example_findings, per_class
-from expunge.finding import Series
+from expunge.finding import Finding, Series
 from expunge.report.charts import Chart, chart, for_script, is_curve
 from expunge.report.dots import EDGE, dots
 from expunge.report.wording import decimal, percent, scaled, seconds, span
@@ -73,6 +73,22 @@ def test_charts_are_ones_that_plotly_takes() -> None:
 )
 def test_only_what_counts_on_is_a_curve(x: tuple[str, ...], axis: str, curve: bool) -> None:
     assert is_curve(Series(x=x, axis=axis, original=(), unlearned=(), retrained=())) is curve
+
+
+def test_a_chart_tells_the_number_that_is_judged_or_why_none_is() -> None:
+    known = replace(example_findings()[0], band=(0.95, 1.0), unlearned=0.972, note=None)
+    assert judged(known) == "Judged: 97.2 % against a band of 95.0 % to 100.0 %, inside."
+    assert judged(replace(known, inside=False)).endswith(", outside.")
+    assert judged(replace(known, inside=None, band=None, note="no reference")) == "Not judged: no reference."
+    losses = replace(known, name="membership/loss/auc", level=None, note="only informs: 37 rows, where 100 are needed")
+    assert judged(losses).startswith("Counts for no level: 37 rows, where 100 are needed. The question is whether")
+    assert judged(replace(losses, name="few_shot/area/1_shots", note=None)) == "Counts for no level."
+
+
+def judged(finding: Finding) -> str:
+    made = chart(finding)
+    assert made is not None
+    return made.about.split(". ", 1)[1]
 
 
 def test_retrained_networks_are_shown_by_mean_and_range() -> None:

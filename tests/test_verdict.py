@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from examples import DIGITS, EXPERIMENT, changed, example_findings, example_result
-from expunge.finding import Finding
+from expunge.finding import AT_THE_EDGE, UNINFORMATIVE, Finding
 from expunge.report import verdict
-from expunge.report.verdict import asked, way
+from expunge.report.verdict import asked, sentences, way
 from expunge.result import Level, Result
 
 
@@ -34,9 +34,9 @@ def requesting(*classes: int | str) -> Result:
 
 def test_the_verdict_of_a_good_run_gives_its_numbers_its_level_and_its_limit() -> None:
     assert verdict(example_result()) == (
-        "The network no longer outputs class '3' (accuracy on its test rows 0.0 %, was 98.6 %), is right on 97.2 % of "
-        "the retained ones (was 98.1 %), and its outputs look like those of networks retrained without it (level L1). "
-        "This says nothing of its inner features."
+        "The network no longer outputs class '3', and its outputs look like those of networks retrained without it "
+        "(level L1). This says nothing of its inner features. It is right on 0.0 % of the test rows of class '3' "
+        "(before: 98.6 %) and on 97.2 % of the retained test rows (before: 98.1 %)."
     )
 
 
@@ -51,16 +51,16 @@ def test_the_verdict_of_a_good_run_gives_its_numbers_its_level_and_its_limit() -
     ],
 )
 def test_every_level_has_its_limit(level: Level, limit: str) -> None:
-    text = verdict(at(level))
-    assert f"(level {level})" in text
-    assert text.endswith(limit)
+    claim, *rest = sentences(at(level))
+    assert claim.endswith(f"(level {level}).")
+    assert rest[0] == limit
 
 
 def test_a_class_that_is_still_recognised_is_named_so() -> None:
     text = verdict(example_result(findings=changed("accuracy/forget_test", unlearned=0.124, inside=False)))
-    assert "still right on 12.4 % of the test rows of class '3' (was 98.6 %)" in text
-    assert "differs from networks retrained without it" in text
-    assert "accuracy on forgotten test rows, 12.4 % against 0.0 % to 0.0 %, still recognised" in text
+    assert "still right on 12.4 % of the test rows of class '3', but it differs from networks retrained" in text
+    assert "It differs in: accuracy on forgotten test rows, still recognised (12.4 % against 0.0 % to 0.0 %)" in text
+    assert "right on 12.4 % of the test rows of class '3' (before: 98.6 %)" in text
     assert "level" not in text
 
 
@@ -68,7 +68,7 @@ def test_less_accuracy_than_retrained_networks_have_is_over_forgotten() -> None:
     findings = changed("accuracy/forget_test", unlearned=0.1, band=(0.4, 0.6), inside=False, miss="over-forgotten")
     text = verdict(example_result(findings=findings))
     assert "over-forgotten" in text
-    assert text.endswith("It did too much: lower impair_lr of unsir and forget again.")
+    assert "It did too much: lower impair_lr of unsir and forget again." in text
 
 
 @pytest.mark.parametrize("method", [None, {"name": "retrain", "training": {"lr": 0.1}}, {"name": "head_mask"}])
@@ -82,8 +82,9 @@ def test_no_setting_is_named_where_none_would_help(method: object) -> None:
 def test_a_damaged_rest_is_named_so() -> None:
     findings = changed("accuracy/retain_test", unlearned=0.4, inside=False, miss="damaged")
     text = verdict(example_result(findings=findings))
-    assert "is right on 40.0 % of the retained ones (was 98.1 %), but it differs" in text
-    assert "what was to stay is damaged" in text
+    assert "no longer outputs class '3', but it differs from networks retrained without it. It differs in:" in text
+    assert "what was to stay is damaged (40.0 % against" in text
+    assert text.endswith("and on 40.0 % of the retained test rows (before: 98.1 %).")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_the_way_of_an_unknown_finding_tells_sides_alone(
 def test_without_a_reference_nothing_is_judged() -> None:
     text = verdict(example_result(findings=without_reference()))
     assert "there is no retrained network to compare with" in text
-    assert text.endswith("whether this is forgetting could not be judged.")
+    assert "whether this is forgetting could not be judged." in text
 
 
 def test_one_reference_is_too_few_to_judge_by() -> None:
@@ -126,8 +127,41 @@ def test_a_level_that_could_not_be_judged_is_said_with_its_reason() -> None:
 def test_a_miss_above_the_level_takes_the_place_of_the_limit() -> None:
     findings = changed("relearning/area", unlearned=0.95, inside=False)
     text = verdict(example_result(findings=findings))
-    assert "(level L1), but beyond that it differs from them: accuracy while relearning, 95.0 % against" in text
+    assert "(level L1). Beyond that it differs from them in: accuracy while relearning, " in text
+    assert "(95.0 % against" in text
     assert "says nothing of its inner features" not in text
+
+
+def test_a_miss_at_the_edge_of_its_band_says_so() -> None:
+    findings = changed("relearning/area", unlearned=0.95, inside=False, note=f"a note; {AT_THE_EDGE}")
+    far = verdict(example_result(findings=changed("relearning/area", unlearned=0.95, inside=False)))
+    near = verdict(example_result(findings=findings))
+    assert "), at the edge of the band: another seed or other rounding may judge otherwise." in near
+    assert "edge" not in far
+
+
+def test_a_level_that_rests_on_a_number_at_the_edge_says_so() -> None:
+    text = verdict(example_result(findings=changed("prediction/entropy/forget_test", note=AT_THE_EDGE)))
+    assert "(level L1). The level rests on one finding at the edge of the band: another seed" in text
+
+
+def test_rows_that_retrained_networks_know_too_are_no_failure() -> None:
+    known = replace(
+        example_findings()[1], name="accuracy/forget", original=1.0, unlearned=1.0, retrained=1.0, band=(0.8, 1.0),
+        inside=True, informative=False, note=UNINFORMATIVE,
+    )  # fmt: skip
+    rows = EXPERIMENT | {"request": {"rows": [5, 17]}}
+    claim, why, *_ = sentences(example_result(experiment=rows, findings=(known,)))
+    assert (
+        claim == "The network is right on 100.0 % of the forgotten training rows, as retrained networks are (100.0 %)."
+    )
+    assert why.startswith("No level is reached: the original network would pass too")
+    apart = replace(known, unlearned=0.9)
+    assert "90.0 % of the forgotten training rows, much as retrained networks are (100.0 %)" in verdict(
+        example_result(experiment=rows, findings=(apart,))
+    )
+    outside = replace(known, unlearned=0.7, inside=False)
+    assert "still right on 70.0 %" in verdict(example_result(experiment=rows, findings=(outside,)))
 
 
 def test_numbers_that_the_original_would_pass_prove_nothing() -> None:
@@ -148,7 +182,7 @@ def test_a_level_that_the_findings_do_not_bear_out_is_not_repeated() -> None:
 
 def test_almost_nothing_is_not_called_nothing() -> None:
     findings = changed("accuracy/forget_test", unlearned=0.0001)
-    assert "still right on under 0.1 % of" in verdict(example_result(findings=findings))
+    assert "right on under 0.1 % of" in verdict(example_result(findings=findings))
 
 
 def test_a_missing_accuracy_is_not_known() -> None:
@@ -157,7 +191,9 @@ def test_a_missing_accuracy_is_not_known() -> None:
         "What the network now answers on class '3' is not known"
     )
     no_original = changed("accuracy/forget_test", original=None)
-    assert "accuracy on its test rows 0.0 %, was not known" in verdict(example_result(findings=no_original))
+    assert "right on 0.0 % of the test rows of class '3' (before: not known)" in verdict(
+        example_result(findings=no_original)
+    )
 
 
 def test_training_rows_stand_in_where_there_are_no_test_rows() -> None:
@@ -165,7 +201,9 @@ def test_training_rows_stand_in_where_there_are_no_test_rows() -> None:
         *changed("accuracy/forget_test", unlearned=None),
         replace(example_findings()[1], name="accuracy/forget"),
     )
-    assert "accuracy on its training rows 0.0 %" in verdict(example_result(findings=findings))
+    assert "right on 0.0 % of the training rows of class '3' (before: 98.6 %)" in verdict(
+        example_result(findings=findings)
+    )
 
 
 def test_nothing_audited_is_nothing_judged() -> None:
@@ -191,16 +229,16 @@ def test_manipulated_rows_are_spoken_of_by_what_was_done_to_them() -> None:
     assert asked(corrupted(0.0)) == "2 manipulated rows (backdoor)"
     assert asked(corrupted(0.0, 0.25)) == "2 manipulated rows, 25.0 % of all (backdoor)"
     assert verdict(corrupted(0.5)).startswith(
-        "The network still gives 50.0 % of the manipulated rows the label that was put on them (was 97.0 %), is right"
+        "The network still gives 50.0 % of the manipulated rows the label that was put on them (before: 97.0 %), and "
     )
     assert verdict(corrupted(0.0)).startswith(
-        "The network no longer gives any of the manipulated rows the label that was put on them (was 97.0 %), is right"
+        "The network no longer gives any of the manipulated rows the label that was put on them (before: 97.0 %), and "
     )
 
 
 def test_several_classes_are_spoken_of_together() -> None:
     text = verdict(requesting(3, 5))
-    assert text.startswith("The network is no longer right on any of the test rows of classes '3' and '5'")
+    assert text.startswith("The network is right on none of the test rows of classes '3' and '5', and its outputs")
     assert "retrained without them" in text
 
 

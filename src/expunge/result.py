@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,7 +17,8 @@ from expunge.finding import Finding
 SCHEMA = 1
 T = TypeVar("T")
 Level = Literal["none", "L0", "L1", "L2", "L3", "L4"]
-LEVELS: tuple[Level, ...] = ("L0", "L1", "L2", "L3", "L4")
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""From the lowest to the highest; the first is that none is reached."""
 
 
 INPUT_RATES = ("noise_lr", "synthesis_lr")
@@ -228,7 +229,7 @@ def reached(findings: Sequence[Finding]) -> Level:
     the original too, so that doing nothing would pass.
     """
     level: Level = "none"
-    for number, name in enumerate(LEVELS):
+    for number, name in enumerate(LEVELS[1:]):
         judged = [finding for finding in findings if finding.level == number]
         if not all(finding.inside for finding in judged) or all(finding.informative is False for finding in judged):
             break
@@ -242,9 +243,10 @@ def meets(level: Level, required: str) -> bool:
     Raises:
         SettingsError: The required level is none of L0 to L4.
     """
-    if required not in LEVELS:
-        raise SettingsError(f"expected a level {', '.join(LEVELS)}, got {required!r}")
-    return level != "none" and LEVELS.index(level) >= LEVELS.index(required)
+    known = {name: place for place, name in enumerate(LEVELS) if name != "none"}
+    if required not in known:
+        raise SettingsError(f"expected a level {', '.join(known)}, got {required!r}")
+    return LEVELS.index(level) >= known[required]
 
 
 def to_lower(method: Mapping[str, Any]) -> str | None:

@@ -73,8 +73,7 @@ def with_interval(one: Estimate, *, signed: bool = False) -> str:
 
 def levels(one: Standing) -> str:
     """Return the levels reached with their numbers of worlds, the highest first."""
-    order = ["none", *LEVELS]
-    return ", ".join(f"{one.levels[level]} {level}" for level in reversed(order) if level in one.levels)
+    return ", ".join(f"{one.levels[level]} {level}" for level in reversed(LEVELS) if level in one.levels)
 
 
 def points(share: float | None) -> str:

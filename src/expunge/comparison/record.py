@@ -110,6 +110,8 @@ class Comparison:
     ranked: bool
     ranking: str
     """By what, or why not; one sentence."""
+    expunge: str = ""
+    """Versions of expunge that the results are of, with commas; empty if no result says."""
     schema: Literal[1] = 1
 
     def to_json(self) -> str:

@@ -76,6 +76,7 @@ def compare(results: Mapping[str, Result]) -> Comparison:
         pairs=tuple(pairs),
         ranked=ranked,
         ranking=ranking,
+        expunge=", ".join(sorted({one.environment.get("expunge", "") for one in results.values()} - {""})),
     )
 
 

@@ -9,7 +9,15 @@ from plotly import io
 from expunge.finding import Finding, Series
 from expunge.report.titles import in_words, title
 from expunge.report.traces import MANY, SYMBOLS, bars, layout, lines, names_axis, points, spread
-from expunge.report.wording import clip, decimal, percent
+from expunge.report.wording import clip, decimal, percent, span, value
+
+INFORMS = "only informs: "
+"""How a note begins that says why a finding does not count."""
+ASKED = {
+    "membership/loss/": "The question is whether these rows can be told from others of their class by their losses; no "
+    "finding asks whether the losses themselves are those of retrained networks."
+}
+"""What a finding asks, by how its name begins, where its chart shows more than that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +26,7 @@ class Chart:
 
     title: str
     about: str
-    """The finding that it belongs to."""
+    """What stands below the title: of a finding, its name, and how its number is judged or why it is not."""
     summary: str
     """What a person hears who does not see it."""
     figure: Markup
@@ -56,7 +64,7 @@ def chart(finding: Finding, forgotten: tuple[str, ...] = ()) -> Chart | None:
     models = ", ".join(trace["name"] for trace in traces if trace["name"] in SYMBOLS)
     return Chart(
         title=axis[:1].upper() + axis[1:] if " " in axis else f"{name}, by {axis}",
-        about=name,
+        about=f"Behind: {name}. {_judged(finding)}",
         summary=f"Chart with {kind}, {axis}: {models or 'no numbers'}. The numbers follow as a table.",
         figure=for_script(io.to_json({"data": traces, "layout": layout(x, share, marked, height)}, validate=False)),
         wide=kind == "points",
@@ -64,6 +72,18 @@ def chart(finding: Finding, forgotten: tuple[str, ...] = ()) -> Chart | None:
         columns=("step" if kind == "curves" else "name", "original", "unlearned", *_retrained(series)),
         rows=_table(series, share),
     )
+
+
+def _judged(finding: Finding) -> str:
+    note = clip(finding.note, 400) if finding.note else ""
+    asked = "".join(f" {told}" for prefix, told in ASKED.items() if finding.name.startswith(prefix))
+    if finding.level is None:
+        reason = f": {note.removeprefix(INFORMS)}" if note else ""
+        return f"Counts for no level{reason}.{asked}"
+    if finding.inside is None:
+        return f"Not judged{f': {note}' if note else ''}.{asked}"
+    numbers = f"{value(finding.unlearned, finding.name)} against a band of {span(finding.band, finding.name)}"
+    return f"Judged: {numbers}, {'inside' if finding.inside else 'outside'}.{asked}"
 
 
 def is_curve(series: Series) -> bool:

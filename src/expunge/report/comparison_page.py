@@ -16,6 +16,7 @@ from expunge.report.titles import title
 from expunge.report.wording import NOT_KNOWN, clip, decimal, is_share, listed, low_to_high, percent, scaled, seconds
 from expunge.result import LEVELS
 
+COLUMNS = ("passed", "worlds by level", "kept, points", "time of retraining", "seconds", "passes")
 NO_RANK = "\u2013"
 QUANTITIES = {
     "passed": "Telling findings passed",
@@ -40,7 +41,8 @@ class Row:
     name: str
     control: str | None
     rank: str
-    cells: tuple[Cell, ...]
+    cells: tuple[tuple[str, Cell], ...]
+    """Column and what is in it."""
 
 
 def render(comparison: Comparison) -> str:
@@ -54,7 +56,9 @@ def render(comparison: Comparison) -> str:
         verdict=verdict(comparison),
         faulty=[place for place in comparison.worlds if place.faults],
         without=[place for place in comparison.worlds if place.missing],
+        columns=COLUMNS,
         rows=[_row(one) for one in comparison.standings],
+        zip=zip,
         charts=[chart for chart in (spread_chart(comparison), cost_chart(comparison)) if chart is not None],
         differences=[(QUANTITIES[name], _differences(comparison.pairs, name)) for name in QUANTITIES],
         groups=_groups(comparison.standings),
@@ -94,24 +98,25 @@ def _row(one: Standing) -> Row:
     passed, kept = one.quantities["passed"], one.quantities["kept"]
     time, duration, passes = one.cost["time"], one.cost["seconds"], one.cost["epoch_equivalents"]
     worst = min(kept.values.values(), default=None)
-    reached = {level: one.levels.get(level, 0) for level in reversed(("none", *LEVELS)) if one.levels.get(level)}
-    mean_level = sum(("none", *LEVELS).index(level) * count for level, count in one.levels.items()) / one.worlds
+    reached = {level: one.levels.get(level, 0) for level in reversed(LEVELS) if one.levels.get(level)}
+    mean_level = sum(LEVELS.index(level) * count for level, count in one.levels.items()) / one.worlds
+    cells = (
+        Cell(text=percent(passed.mean), key=passed.mean, below=_interval(passed, percent)),
+        Cell(text=", ".join(f"{count}\u00a0{level}" for level, count in reached.items()), key=mean_level),
+        Cell(text=points(kept.mean), key=kept.mean, below=f"worst {points(worst)}"),
+        Cell(text=percent(time.median), key=time.median, below=low_to_high(percent(time.low), percent(time.high))),
+        Cell(
+            text=seconds(duration.median),
+            key=duration.median,
+            below=low_to_high(seconds(duration.low), seconds(duration.high)),
+        ),
+        Cell(text=decimal(passes.median), key=passes.median, below=scaled(one.cost["flops"].median, "FLOP")),
+    )
     return Row(
         name=one.label,
         control=one.control,
         rank="control" if one.control else NO_RANK if one.rank is None else str(one.rank),
-        cells=(
-            Cell(text=percent(passed.mean), key=passed.mean, below=_interval(passed, percent)),
-            Cell(text=", ".join(f"{count}\u00a0{level}" for level, count in reached.items()), key=mean_level),
-            Cell(text=points(kept.mean), key=kept.mean, below=f"worst {points(worst)}"),
-            Cell(text=percent(time.median), key=time.median, below=low_to_high(percent(time.low), percent(time.high))),
-            Cell(
-                text=seconds(duration.median),
-                key=duration.median,
-                below=low_to_high(seconds(duration.low), seconds(duration.high)),
-            ),
-            Cell(text=decimal(passes.median), key=passes.median, below=scaled(one.cost["flops"].median, "FLOP")),
-        ),
+        cells=tuple(zip(COLUMNS, cells, strict=True)),
     )
 
 

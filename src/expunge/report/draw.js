@@ -1,19 +1,40 @@
 "use strict";
 (async () => {
+  const root = document.documentElement;
   const places = [...document.querySelectorAll(".plot")];
   const unpack = async (base64) => {
     const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   };
-  const colour = (text) =>
-    getComputedStyle(document.documentElement).getPropertyValue(text.slice(4, -1)).trim();
+  const colour = (text) => getComputedStyle(root).getPropertyValue(text.slice(4, -1)).trim();
   const themed = (key, value) =>
     /colou?r$/.test(key) && typeof value === "string" && value.startsWith("var(--") ? colour(value) : value;
   const draw = (place) => {
-    const figure = JSON.parse(place.nextElementSibling.textContent, themed);
-    return Plotly.react(place, figure.data, figure.layout, { displayModeBar: false, responsive: true });
+    const { data, layout } = JSON.parse(place.nextElementSibling.textContent, themed);
+    if (root.classList.contains("printing")) {
+      layout.height = Math.round(layout.height * 0.7);
+      layout.width = place.clientWidth;
+      layout.font.size = 10;
+    }
+    return Plotly.react(place, data, layout, { displayModeBar: false, responsive: true });
   };
   const drawAll = () => places.forEach(draw);
+  const folded = (place) => place.closest("details:not([open])") !== null;
+  const drawEach = async (chosen) => {
+    for (const place of chosen) {
+      await draw(place);
+      await new Promise((next) => setTimeout(next));
+    }
+  };
+
+  // an open frame keeps the page from counting as loaded: what prints it at once must find its charts
+  const hold = Object.assign(document.createElement("iframe"), { hidden: true });
+  document.body.append(hold);
+  hold.contentDocument.open();
+  const letGo = () => {
+    hold.contentDocument.close();
+    hold.remove();
+  };
 
   // the words are on the screen before the charts are begun
   await new Promise((next) => requestAnimationFrame(() => setTimeout(next)));
@@ -23,12 +44,26 @@
     document.head.append(script);
   } catch (error) {
     places.forEach((place) => (place.textContent = `No chart in this browser (${error}); the numbers are in the table.`));
+    letGo();
     return;
   }
-  for (const place of places) {
-    await draw(place);
-    await new Promise((next) => setTimeout(next));
-  }
+  const print = (on) => {
+    root.classList.toggle("printing", on);
+    document.querySelectorAll("details").forEach((details) => {
+      if (on) details.dataset.open = details.open;
+      details.open = on ? details.open || details.classList.contains("print") : details.dataset.open === "true";
+    });
+    drawAll();
+  };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
+  await drawEach(places.filter((place) => !folded(place)));
+  letGo();
+  // what was drawn while it was folded away has no width yet
+  document.querySelectorAll("details.fold").forEach((details) =>
+    details.addEventListener("toggle", () => details.open && details.querySelectorAll(".plot").forEach(draw)),
+  );
   // one row is the same point in every map; what a map shows because another asked for it asks no further
   const linked = places.filter((place) => place.classList.contains("linked"));
   let asking = false;
@@ -45,15 +80,5 @@
     });
     place.on("plotly_unhover", () => others(place, (other) => Plotly.Fx.unhover(other)));
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-  const print = (on) => {
-    document.documentElement.classList.toggle("printing", on);
-    document.querySelectorAll("details").forEach((details) => {
-      if (on) details.dataset.open = details.open;
-      details.open = on ? details.open || details.classList.contains("print") : details.dataset.open === "true";
-    });
-    drawAll();
-  };
-  addEventListener("beforeprint", () => print(true));
-  addEventListener("afterprint", () => print(false));
+  await drawEach(places.filter(folded));
 })();

@@ -1,11 +1,16 @@
 """Limits: what a result does not prove, whatever its numbers."""
 
-from expunge.report.verdict import LEVELS, borne_out, forgotten_classes, method_name
-from expunge.result import Result
+from expunge.report.verdict import borne_out, forgotten_classes, method_name
+from expunge.result import LEVELS, Result
 
 
 def limits(result: Result) -> list[str]:
-    """Return what the result does not prove, one sentence or two each; the list is shorter the higher the level."""
+    """Return what the result does not prove, one sentence or two each."""
+    return [*of_level(result), *of_any(result)]
+
+
+def of_level(result: Result) -> list[str]:
+    """Return what the result does not prove and a higher level would; the list is shorter the higher the level."""
     reached = LEVELS.index(borne_out(result)) - 1
     it = "the class" if len(forgotten_classes(result)) == 1 else "what was forgotten"
     texts = []
@@ -23,6 +28,12 @@ def limits(result: Result) -> list[str]:
         texts.append(f"That {it} stays away: a few of its rows, or further training, may bring it back quickly.")
     if reached < 4:
         texts.append("That a stronger attacker fails, who trains many networks and compares them row by row.")
+    return texts
+
+
+def of_any(result: Result) -> list[str]:
+    """Return what no result proves."""
+    texts = []
     bands = [finding for finding in result.findings if finding.band is not None]
     if bands:
         count = result.experiment.get("references")

@@ -9,39 +9,36 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from expunge.finding import Finding
-from expunge.report.charts import chart
+from expunge.report import paid
+from expunge.report.charts import Chart, chart
 from expunge.report.destinations import destinations
 from expunge.report.dots import Dots, dots
 from expunge.report.examples import examples, is_png
-from expunge.report.limits import limits
+from expunge.report.limits import of_any, of_level
 from expunge.report.maps import caption, maps
 from expunge.report.packed import plotly
 from expunge.report.profiles import profiles
 from expunge.report.reproduce import as_toml
 from expunge.report.titles import title
 from expunge.report.verdict import (
-    LEVELS,
     asked,
     borne_out,
     corruption_name,
     forgotten_classes,
     method_name,
-    verdict,
+    sentences,
     way,
 )
 from expunge.report.wording import (
-    NOT_KNOWN,
     clean,
     clip,
     count,
-    decimal,
     percent,
-    scaled,
     seconds,
     span,
     value,
 )
-from expunge.result import Bill, Result
+from expunge.result import LEVELS, Result
 
 PARTS = ("retain", "forget", "retain_test", "forget_test")
 QUESTIONS: dict[int | None, str] = {
@@ -101,21 +98,21 @@ def render(result: Result) -> str:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     environment.filters |= {"label": label, "clip": clip, "count": count, "seconds": seconds}
     forgotten = forgotten_classes(result)
-    drawn = [*result.findings, *profiles(result.findings)]
-    charts = [one for finding in drawn if (one := chart(finding, forgotten)) is not None]
+    charts = _charts(result, forgotten)
     views = result.views
     shown = maps(views.features if views else None, result.label_names)
     neighbours = maps(views.neighbours if views else None, result.label_names)
     return environment.from_string(read_text("page.html.j2")).render(
         result=result,
-        verdict=_tight(verdict(result)),
+        verdict=[_tight(text) for text in sentences(result)],
         heading=f"Forgetting {asked(result)}",
         forgotten=forgotten,
         method=method_name(result),
         settings=_settings(result),
         tiles=_tiles(result),
         steps=_steps(result),
-        cost=_cost(result.cost),
+        cost=paid.lines(result),
+        cost_told=paid.told(result),
         reads=_reads(result),
         groups=_groups(result),
         charts=charts,
@@ -127,7 +124,8 @@ def render(result: Result) -> str:
         destinations=destinations(result),
         pictures=[(clip(p.kind), p.label, p.png) for p in result.images if is_png(p.png)],
         unreadable=sum(not is_png(picture.png) for picture in result.images),
-        limits=limits(result),
+        limits=of_level(result),
+        limits_of_any=of_any(result),
         environment=result.environment,
         toml=_toml(result),
         references=result.experiment.get("references"),
@@ -175,26 +173,13 @@ def _tiles(result: Result) -> list[Tile]:
     ):
         finding = known.get(name)
         before, after = (finding.original, finding.unlearned) if finding else (None, None)
-        tiles.append(Tile(number=percent(after), words=words, beside=f"was {percent(before)}"))
+        tiles.append(Tile(number=percent(after), words=words, beside=f"before: {percent(before)}"))
     forget = (result.access or {}).get("forget", {})
     rows = f"of which there are {count(result.rows.get('forget'))}"
     tiles.append(Tile(number=count(forget.get("reads")), words="reads of rows to forget", beside=rows))
-    tiles.append(_speed(result.cost))
+    number, words, beside = paid.headline(result)
+    tiles.append(Tile(number=number, words=words, beside=beside))
     return tiles
-
-
-def _speed(cost: Bill | None) -> Tile:
-    total, retrain = (cost.seconds.get("total"), cost.seconds.get("retrain")) if cost else (None, None)
-    beside = f"{seconds(total)} against {seconds(retrain)}" if total is not None or retrain is not None else ""
-    if not total or not retrain:
-        return Tile(number=NOT_KNOWN, words="time against retraining", beside=beside)
-    if total <= retrain:
-        return Tile(number=f"{_times(retrain / total)}", words="faster than retraining", beside=beside)
-    return Tile(number=f"{_times(total / retrain)}", words="slower than retraining", beside=beside)
-
-
-def _times(ratio: float) -> str:
-    return (f"{ratio:.1f}" if ratio < 100 else f"{ratio:,.0f}") + " \u00d7"
 
 
 def _steps(result: Result) -> list[Step]:
@@ -206,6 +191,33 @@ def _steps(result: Result) -> list[Step]:
         state = "outside" if False in inside else state
         steps.append(Step(name=name, question=QUESTIONS[number], state=state, counted=number < passed))
     return steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """The charts of one level; all but the first are folded away."""
+
+    name: str
+    about: str
+    """How many there are, and how many of them are of findings outside their bands."""
+    charts: tuple[Chart, ...]
+
+
+def _charts(result: Result, forgotten: tuple[str, ...]) -> list[Fold]:
+    drawn = [*result.findings, *profiles(result.findings)]
+    folds: list[Fold] = []
+    for level in (0, 1, 2, 3, 4, None):
+        own = [
+            (finding, one)
+            for finding in drawn
+            if finding.level == level and (one := chart(finding, forgotten)) is not None
+        ]
+        outside = sum(finding.inside is False for finding, _ in own)
+        about = f"{len(own)} {'chart' if len(own) == 1 else 'charts'}{f', {outside} outside' if outside else ''}"
+        name = "Counts for no level" if level is None else f"Level L{level}: {QUESTIONS[level]}"
+        if own:
+            folds.append(Fold(name=name, about=about, charts=tuple(one for _, one in own)))
+    return folds
 
 
 def _groups(result: Result) -> list[tuple[str, list[Line]]]:
@@ -243,19 +255,6 @@ def _reads(result: Result) -> list[tuple[str, str, str, str]]:
     return [
         (part, count(result.rows.get(part)), count(read.get("rows")), count(read.get("reads")))
         for part, read in ((part, access.get(part, {})) for part in PARTS)
-    ]
-
-
-def _cost(cost: Bill | None) -> list[tuple[str, str]]:
-    stages = {name: duration for name, duration in (cost.seconds if cost else {}).items() if name != "retrain"}
-    total = stages.pop("total", None)
-    return [
-        ("Seconds in all", seconds(total)),
-        *((f"of which {clip(name)}", seconds(duration)) for name, duration in stages.items()),
-        ("One retraining", seconds(cost.seconds.get("retrain") if cost else None)),
-        ("Operations", scaled(float(cost.flops) if cost else None, "FLOP")),
-        ("Passes over the training set", decimal(cost.epoch_equivalents if cost else None)),
-        ("Most memory of the process", scaled(float(cost.peak_memory_bytes) if cost else None, "B")),
     ]
 
 

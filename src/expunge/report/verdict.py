@@ -1,14 +1,12 @@
 """Verdict: what a result shows, in plain words, and never more than it shows."""
 
 from collections.abc import Sequence
-from typing import get_args
 
-from expunge.finding import Finding, Miss
+from expunge.finding import AT_THE_EDGE, Finding, Miss
 from expunge.report.titles import title
 from expunge.report.wording import clip, listed, percent, span, value
-from expunge.result import Level, Result, reached, to_lower
+from expunge.result import LEVELS, Level, Result, reached, to_lower
 
-LEVELS: tuple[Level, ...] = get_args(Level)
 _ALIKE = {
     "L0": "its accuracies are in the range of networks retrained without {it} (level L0)",
     "L1": "its outputs look like those of networks retrained without {it} (level L1)",
@@ -31,22 +29,28 @@ _MISSES: dict[Miss | None, str] = {
     "damaged": "over-forgotten: what was to stay is damaged",
 }
 _UNTOLD = "The original network would pass too, so these numbers cannot tell forgetting from doing nothing."
+_EDGE = "another seed or other rounding may judge otherwise"
 
 
 def verdict(result: Result) -> str:
-    """Return what the result shows: how the network now answers, whether retrained ones do so too, and the limits.
+    """Return what the result shows as one text; see `sentences`."""
+    return " ".join(sentences(result))
 
-    The level is the one that the findings bear out, should the result state a higher one. The text is plain: names of
-    classes are clipped and hold no control characters.
+
+def sentences(result: Result) -> list[str]:
+    """Return what the result shows: how the network now answers and whether retrained ones do so too; then the rest.
+
+    The first sentence is the whole claim; what limits it, and the numbers, follow. The level is the one that the
+    findings bear out, should the result state a higher one. The text is plain: names of classes are clipped and hold no
+    control characters.
     """
     level = borne_out(result)
     it = "it" if len(forgotten_classes(result)) == 1 else "them"
-    sentences = [_CONTROL] if method_name(result) == "head_mask" else []
-    sentences.append(f"{_answers(result)}{_judged(result, level, it)}")
-    sentences += _advice(result)
+    ending, *rest = _judged(result, level, it)
+    texts = [f"{_answers(result)}{ending}", *rest, *_advice(result), *_numbers(result)]
     if LEVELS.index(level) < LEVELS.index(result.level):
-        sentences.append(f"The result states level {result.level}, which its findings do not bear out.")
-    return " ".join(sentences)
+        texts.append(f"The result states level {result.level}, which its findings do not bear out.")
+    return [_CONTROL, *texts] if method_name(result) == "head_mask" else texts
 
 
 def _advice(result: Result) -> list[str]:
@@ -128,72 +132,107 @@ def way(finding: Finding) -> str | None:
 
 
 def _answers(result: Result) -> str:
-    """Return the first clause, without its full stop: what the network now answers, as numbers."""
-    classes = len(forgotten_classes(result))
-    known = {finding.name: finding for finding in result.findings if finding.unlearned is not None}
-    kept = known.get("accuracy/retain_test")
-    rest = (
-        f", is right on {percent(kept.unlearned)} of the retained ones (was {percent(kept.original)})" if kept else ""
-    )
-    kept_label = known.get(f"{corruption_name(result)}/memorised")
-    if kept_label is not None:
-        some = "no longer gives any" if kept_label.unlearned == 0 else f"still gives {percent(kept_label.unlearned)}"
-        was = percent(kept_label.original)
-        return f"The network {some} of the manipulated rows the label that was put on them (was {was}){rest}"
-    part = "test" if "accuracy/forget_test" in known else "training"
-    rows = f"{part} rows of {asked(result)}" if classes else f"forgotten {part} rows"
-    accuracy = known.get("accuracy/forget_test") or known.get("accuracy/forget")
+    """Return how the network now answers, without a full stop."""
+    label = _known(result, f"{corruption_name(result)}/memorised")
+    if label is not None:
+        some = "no longer gives any" if label.unlearned == 0 else f"still gives {percent(label.unlearned)}"
+        before = percent(label.original)
+        return f"The network {some} of the manipulated rows the label that was put on them (before: {before})"
+    accuracy, rows = _forgotten(result)
     if accuracy is None:
+        return f"What the network now answers on {rows} is not known"
+    if accuracy.unlearned == 0:
+        one = len(forgotten_classes(result)) == 1
         return (
-            f"What the network now answers on {asked(result) if classes else 'the forgotten rows'} is not known{rest}"
+            f"The network no longer outputs {asked(result)}" if one else f"The network is right on none of the {rows}"
         )
-    was = percent(accuracy.original)
-    if accuracy.unlearned != 0:
-        return f"The network is still right on {percent(accuracy.unlearned)} of the {rows} (was {was}){rest}"
-    if classes == 1:
-        return f"The network no longer outputs {asked(result)} (accuracy on its {part} rows 0.0 %, was {was}){rest}"
-    return f"The network is no longer right on any of the {rows} (accuracy 0.0 %, was {was}){rest}"
+    right, retrained = percent(accuracy.unlearned), percent(accuracy.retrained)
+    if accuracy.inside and accuracy.retrained is not None:
+        alike = "as" if right == retrained else "much as"
+        return f"The network is right on {right} of the {rows}, {alike} retrained networks are ({retrained})"
+    return f"The network is still right on {right} of the {rows}"
 
 
-def _judged(result: Result, level: Level, it: str) -> str:
-    """Return the rest of the sentence: how the network compares with retrained ones."""
+def _numbers(result: Result) -> list[str]:
+    """Return the accuracies of the network, with those of before, as a sentence; nothing if none is known."""
+    accuracy, rows = _forgotten(result)
+    kept = _known(result, "accuracy/retain_test")
+    told = [(accuracy, rows)] if accuracy and _known(result, f"{corruption_name(result)}/memorised") is None else []
+    told += [(kept, "retained test rows")] if kept else []
+    texts = [f"on {percent(one.unlearned)} of the {of} (before: {percent(one.original)})" for one, of in told]
+    return [f"It is right {listed(texts)}."] if texts else []
+
+
+def _forgotten(result: Result) -> tuple[Finding | None, str]:
+    """Return the accuracy on what was to be forgotten, test rows first, and what those rows are called."""
+    classes, test = forgotten_classes(result), _known(result, "accuracy/forget_test")
+    accuracy = test or _known(result, "accuracy/forget")
+    if accuracy is None:
+        return None, asked(result) if classes else "the forgotten rows"
+    part = "test" if test else "training"
+    return accuracy, f"{part} rows of {asked(result)}" if classes else f"forgotten {part} rows"
+
+
+def _known(result: Result, name: str) -> Finding | None:
+    return next((one for one in result.findings if one.name == name and one.unlearned is not None), None)
+
+
+def _judged(result: Result, level: Level, it: str) -> list[str]:
+    """Return how the network compares with retrained ones: the rest of the first sentence, and further sentences."""
     counted = [finding for finding in result.findings if finding.level is not None]
     if not counted:
-        return "; nothing was compared with retrained networks, so whether this is forgetting could not be judged."
+        return ["; nothing was compared with retrained networks, so whether this is forgetting could not be judged."]
     if all(finding.inside is None for finding in counted):
+        few = "two or more retrained networks are needed to judge whether this is forgetting, so it was not judged"
         if all(finding.retrained is None for finding in result.findings):
-            return "; there is no retrained network to compare with, so whether this is forgetting could not be judged."
-        return "; two or more retrained networks are needed to judge whether this is forgetting, so it was not judged."
+            few = "there is no retrained network to compare with, so whether this is forgetting could not be judged"
+        return [f"; {few}."]
     passed = LEVELS.index(level)
     outside = [finding for finding in counted if finding.inside is False and (finding.level or 0) >= passed]
     unjudged = [finding for finding in counted if finding.inside is None and finding.level == passed]
     if level == "none":
         if outside:
-            return f", but it differs from networks retrained without {it}: {_misses(outside)}."
-        return f"; level L0 could not be judged{_reason(unjudged)}, so no level is reached."
-    text = f", and {_ALIKE[level]}".replace("{it}", it)
-    if outside:
-        text += f", but beyond that it differs from them: {_misses(outside)}."
-    elif unjudged:
-        text += f". Level L{passed} could not be judged{_reason(unjudged)}."
-    else:
-        text += f". {_LIMITS[level]}".replace("{it}", it)
+            return [f", but it differs from networks retrained without {it}.", _misses("It differs in", outside)]
+        if any(finding.level == 0 for finding in counted) and not any(finding.level == 0 for finding in unjudged):
+            return [".", f"No level is reached: {_UNTOLD[0].lower()}{_UNTOLD[1:]}"]
+        return [f"; level L0 could not be judged{_reason(unjudged)}, so no level is reached."]
     below = [finding for finding in counted if (finding.level or 0) < passed]
+    texts = [f", and {_ALIKE[level]}.".replace("{it}", it)]
+    texts += _near(below)
+    if outside:
+        texts.append(_misses("Beyond that it differs from them in", outside))
+    elif unjudged:
+        texts.append(f"Level L{passed} could not be judged{_reason(unjudged)}.")
+    else:
+        texts.append(_LIMITS[level].replace("{it}", it))
     if all(finding.original is not None and _within(finding.original, finding) for finding in below):
-        text += f" {_UNTOLD}"
-    return text
+        texts.append(_UNTOLD)
+    return texts
 
 
-def _misses(outside: Sequence[Finding]) -> str:
-    """Return the findings outside their bands, three at most, lowest level first."""
+def _near(inside: Sequence[Finding]) -> list[str]:
+    """Return that some of what the level rests on is at the edge of its band; nothing if none is."""
+    number = sum(_at_the_edge(finding) for finding in inside)
+    what = "one finding" if number == 1 else f"{number} findings"
+    return [f"The level rests on {what} at the edge of the band: {_EDGE}."] if number else []
+
+
+def _misses(beginning: str, outside: Sequence[Finding]) -> str:
+    """Return the findings outside their bands as a sentence, three at most, lowest level first."""
     ordered = sorted(outside, key=lambda finding: finding.level or 0)
     texts = []
     for finding in ordered[:3]:
         name = title(finding.name)
-        numbers = f"{value(finding.unlearned, finding.name)} against {span(finding.band, finding.name)}"
-        texts.append(f"{name[:1].lower()}{name[1:]}, {numbers}" + (f", {way(finding)}" if way(finding) else ""))
+        numbers = f"({value(finding.unlearned, finding.name)} against {span(finding.band, finding.name)})"
+        told = " ".join(filter(None, (way(finding), numbers)))
+        edge = f", at the edge of the band: {_EDGE}" if _at_the_edge(finding) else ""
+        texts.append(f"{name[:1].lower()}{name[1:]}, {told}{edge}")
     more = f"; and {len(ordered) - 3} more" if len(ordered) > 3 else ""
-    return "; ".join(texts) + more
+    return f"{beginning}: {'; '.join(texts)}{more}."
+
+
+def _at_the_edge(finding: Finding) -> bool:
+    return AT_THE_EDGE in (finding.note or "")
 
 
 def _reason(unjudged: Sequence[Finding]) -> str:
