@@ -23,7 +23,6 @@ from torch.utils.data import TensorDataset
 from typer.testing import CliRunner
 
 from conftest import Toy
-from expunge.audits.accuracy import Accuracy
 from expunge.catalogue import entries
 from expunge.cli import app
 from expunge.data import Request, split
@@ -51,6 +50,7 @@ SMALLER = {
     "run": WORLD,
     "build": WORLD,
     "convert": ["--set", "dataset.size=8"],
+    "audit": ["--audits", "accuracy"],
 }
 DIGITS = ["--data", "digits", "--device", "cpu"]
 
@@ -121,7 +121,6 @@ def clone(request: pytest.FixtureRequest, quick_start: Path, tmp_path: Path, mon
         AT_HAND[page](tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr("expunge.experiment.DEFAULT_AUDITS", (Accuracy(),))
     return page
 
 
@@ -139,7 +138,7 @@ def run_line(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert words.pop(0) == "expunge"
     name, known = parse(words)
     words += POPULATION if name in ("run", "build") and "population" in words[-1] else []
-    words += SMALLER.get(name, []) + ["--device", "cpu"] * ("--device" in known)
+    words += (SMALLER.get(name, []) if "--audits" not in words else []) + ["--device", "cpu"] * ("--device" in known)
     words += ["--devices", "1"] * ("--devices" in words)  # the last counts; tests/test_processes.py starts two
     code, _, err = call(capsys, *words)
     notes = [line for line in err.splitlines() if " of accuracy on " not in line]  # so few rows cost much of it
