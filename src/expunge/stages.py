@@ -12,12 +12,13 @@ from expunge.cache import Cache
 from expunge.case import Adaptable, Dataset, Method
 from expunge.checkpoint import Checkpoint, load_model, save_model
 from expunge.corruption import make_task
-from expunge.data import Data, Request, Split, only_classes, renumbered, split
+from expunge.data import Data, Request, Split, renumbered, split
 from expunge.errors import DataError, ModelError
 from expunge.experiment import Experiment, recipe_for, train
 from expunge.files import check_free, new_folder, write_text
 from expunge.forgetting import Forgotten, KeepOrDrop, check_takes_rows, dropped, headed
 from expunge.guard import run_guarded
+from expunge.history import as_left, classes_in
 from expunge.methods.retrain import Retrain
 from expunge.network import Network, rebuild
 from expunge.population import Member, Workers, grow_both
@@ -199,13 +200,34 @@ def population_of(
 def load_for(checkpoint: Checkpoint, dataset: Dataset, request: Request) -> Data:
     """Return data for a model, after a check that it is of the model's kind.
 
-    Inputs that can be brought to any shape are brought to the model's, and normalised as its own were. Rows of classes
-    whose outputs an earlier request has dropped are left out. Classes are the model's, by their names; those that are
-    to be forgotten may be missing.
+    Inputs that can be brought to any shape are brought to the model's, and normalised as its own were. Classes are the
+    model's, by their names; those that are to be forgotten, or were before, may be missing. What the model was made to
+    forget before stands in the data as earlier requests; rows of classes whose outputs were dropped are left out.
 
     Raises:
         DataError: Classes or input size are not the model's.
-        RequestError: A class to forget is none of the model's.
+        RequestError: A class to forget is none of the model's, or its history holds what is no request of the data.
+        ModelError: The model was trained on corrupted data, which only its experiment can make again.
+    """
+    data = load_whole(checkpoint, dataset, request)
+    dropped = [entry.get("head") == "drop" for entry in checkpoint.history]
+    if not all(dropped) or data.label_names != checkpoint.label_names:
+        data = as_left(data, checkpoint.history)
+    check_kind(checkpoint, data)
+    return data
+
+
+def load_whole(checkpoint: Checkpoint, dataset: Dataset, absent: Request | None = None) -> Data:
+    """Return data with inputs as a model takes them, as they were before anything was forgotten.
+
+    Args:
+        checkpoint: The model.
+        dataset: Where the rows come from.
+        absent: Names classes that may be missing, as those of the model's history may.
+
+    Raises:
+        DataError: The inputs cannot have that shape.
+        RequestError: A class that may be missing is none of the model's.
         ModelError: The model was trained on corrupted data, which only its experiment can make again.
     """
     if "corruption" in checkpoint.about:
@@ -215,21 +237,31 @@ def load_for(checkpoint: Checkpoint, dataset: Dataset, request: Request) -> Data
         )
     if isinstance(dataset, Adaptable) and checkpoint.mean:
         dataset = dataset.adapted(checkpoint.input_size, checkpoint.mean, checkpoint.std, checkpoint.scaling)
-    data = dataset.load()
-    if any(entry.get("head") == "drop" for entry in checkpoint.about.get("history", ())):
-        data = only_classes(data, checkpoint.label_names)
-    known, came = checkpoint.label_names, data.label_names
-    if known and known != came:
-        asked = {known[int(index)] for index in request.resolve(known).classes}
-        if not set(known) - asked <= set(came) <= set(known):
-            raise DataError(
-                f"expected the {len(known)} classes that the model was trained on ({', '.join(known)[:60]}), "
-                f"got {len(came)} ({', '.join(came)[:60]})"
-            )
-        data = renumbered(data, known)
+    data, known = dataset.load(), checkpoint.label_names
+    if set(known) >= set(data.label_names) and not any(entry.get("head") == "drop" for entry in checkpoint.history):
+        before = classes_in(checkpoint.history)
+        gone = {name for index, name in enumerate(known) if index in before}
+        if absent is not None:
+            gone |= {known[int(index)] for index in absent.resolve(known).classes}
+        if set(known) - gone <= set(data.label_names):
+            data = renumbered(data, known)
+    return data
+
+
+def check_kind(checkpoint: Checkpoint, data: Data) -> None:
+    """Refuse data that are not of a model's kind.
+
+    Raises:
+        DataError: Classes or input size are not the model's.
+    """
+    if checkpoint.label_names and checkpoint.label_names != data.label_names:
+        known, came = checkpoint.label_names, data.label_names
+        raise DataError(
+            f"expected the {len(known)} classes that the model was trained on ({', '.join(known)[:60]}), "
+            f"got {len(came)} ({', '.join(came)[:60]})"
+        )
     if checkpoint.input_size and checkpoint.input_size != data.input_size:
         raise DataError(f"expected inputs {checkpoint.input_size} as the model takes, got {data.input_size}")
-    return data
 
 
 def as_trained(plan: Plan, chosen: Mapping[str, Any]) -> Plan:

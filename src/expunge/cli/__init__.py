@@ -232,10 +232,12 @@ def forget(
         tell_dry_run(context, f"{method}, {say(plan.parts)}", found)
         return
     forgotten = forget_folder(plan, machine.runtime(context, seed))
-    read = forgotten.access["forget"]
+    read, before = forgotten.access["forget"], ""
+    if plan.parts.earlier:
+        before = f"; {plan.parts.earlier_rows} rows of earlier requests left alone"
     context.obj.say(
         f"{method}, {say(plan.parts)}: {forgotten.bill.seconds['total']:.2f} s, "
-        f"{read.reads} reads of forgotten rows.\n{out}"
+        f"{read.reads} reads of forgotten rows{before}.\n{out}"
     )
     for event in forgotten.bill.events:
         context.obj.note(event)

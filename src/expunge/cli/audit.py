@@ -76,7 +76,7 @@ def audit(
         original,
         unlearned,
         retrained or [],
-        parse_request(classes or [], rows),
+        parse_request(classes or [], rows) if classes or rows else None,  # what it is made for stands in its folder
         build("datasets", {"name": data} | chosen["dataset"]),
         asked.audits,
         out,
