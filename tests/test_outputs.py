@@ -213,6 +213,8 @@ def test_one_request_after_another_drops_one_output_after_another(
         assert result.experiment["head"] == "drop"
         found = next(one for one in result.findings if one.name == "accuracy/forget_test")
         assert (found.unlearned, found.retrained) == (0.0, 0.0)
-    code, _, err = call(capsys, "audit", folders[0], folders[2], *SHAPES, "--classes", "shape-1")
+    both = ["--classes", "shape-1,shape-2", "--audits", "accuracy", "--out", str(tmp_path / "both.json")]
+    assert call(capsys, "audit", folders[0], folders[2], *SHAPES, *both)[0] == 0
+    code, _, err = call(capsys, "audit", *folders[:2], "--retrained", folders[2], *SHAPES, "--classes", "shape-1")
     assert code == 2
     assert "expected a model of the original's 4 classes, or of those without the forgotten ones, got" in err

@@ -25,8 +25,8 @@ LAYERS = {
     "networks": "blueprint cache checkpoint network networks outputs taps",
     "training": "course journal resume runtime stacked synthesis training",
     "methods": "methods",
-    "evidence": "audits case convert corruption corruptions forgetting guard judging overlays population provenance "
-    "tuning views",
+    "evidence": "audits case convert corruption corruptions forgetting guard history judging overlays population "
+    "provenance tuning views",
     "commands": "__init__ __main__ api auditing cli comparison dry_run experiment report stages",
 }
 """What may import what, lowest first: a layer imports those before it and itself."""

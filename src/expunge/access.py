@@ -78,6 +78,7 @@ class Access:
         self, parts: Split, reads: Iterable[Part], build: Callable[[], nn.Module], *, workers: int = 0
     ) -> None:
         self.request = parts.request
+        self.earlier_classes = tuple(sorted({int(index) for one in parts.earlier for index in one.classes}))
         self.num_classes = len(parts.label_names)
         self.input_size = parts.input_size
         self.build = build
@@ -106,6 +107,11 @@ class Access:
                 "choose a method that can forget rows, such as 'retrain'"
             )
         return tuple(int(index) for index in self.request.classes)
+
+    def kept_classes(self) -> tuple[int, ...]:
+        """Return the classes that are neither to be forgotten nor were forgotten by an earlier request."""
+        gone = {*self.request.classes, *self.earlier_classes}
+        return tuple(index for index in range(self.num_classes) if index not in gone)
 
     def counts(self) -> dict[Part, Count]:
         """Return how much was read of every part; a part that was never handed out has zeros."""

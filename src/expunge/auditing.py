@@ -12,16 +12,17 @@ from expunge.checkpoint import Checkpoint, load_model
 from expunge.data import Data, Request, Split, split
 from expunge.errors import DataError, ModelError
 from expunge.files import check_free, write_text
+from expunge.history import as_left, judged, since, trained_without
 from expunge.judging import judge
 from expunge.methods.retrain import Retrain
 from expunge.model_files import find_folder
 from expunge.population import HERE, Member, Recipe, Workers, grow
-from expunge.provenance import head_values, request_values, with_retraining
+from expunge.provenance import earlier_values, head_values, request_values, with_retraining
 from expunge.result import Record, Result, read
 from expunge.resume import resumable
 from expunge.runtime import Runtime
 from expunge.settings import describe, from_mapping
-from expunge.stages import RECORD, load_for
+from expunge.stages import RECORD, check_kind, load_whole
 from expunge.training import Training
 from expunge.views import View, check_views
 
@@ -41,7 +42,7 @@ class AuditPlan:
     data: Data
     parts: Split
     record: Record | None
-    """What forgetting left beside the unlearned model."""
+    """What forgetting left beside the unlearned model; None if it left nothing, or tells of one request of several."""
     told: dict[str, Any]
     """The result's ``experiment``."""
     out: Path
@@ -54,7 +55,7 @@ def plan_audit(
     original_dir: Path | str,
     unlearned_dir: Path | str,
     retrained_dirs: Sequence[Path | str],
-    request: Request,
+    request: Request | None,
     dataset: Dataset,
     audits: Sequence[Audit],
     out: Path,
@@ -72,7 +73,7 @@ def plan_audit(
         original_dir: A model folder, or the name of a model of the hub.
         unlearned_dir: Another.
         retrained_dirs: Those of retrained models.
-        request: What was to be forgotten.
+        request: What was to be forgotten: all that was asked since the original; None takes it from the history.
         dataset: Where the rows come from.
         audits: What is to be asked.
         out: The file to write.
@@ -90,30 +91,33 @@ def plan_audit(
     check_free(out, overwrite=overwrite)
     places = (original_dir, unlearned_dir, *retrained_dirs)
     original, unlearned, *given = (load_model(place, builder=builder) for place in places)
-    data = load_for(original, dataset)
-    parts = split(data, request)
+    whole = load_whole(original, dataset)
+    data = as_left(whole, original.history)
+    check_kind(original, data)
+    steps = since(whole, original.history, unlearned.history)
+    parts = split(data, judged(request, data, steps, str(unlearned_dir)))
     for place, other in zip(places[1:], (unlearned, *given), strict=True):
         _check_classes(other, parts, place)
+    wanted = [*original.history, {"request": request_values(parts.request)}]
+    for place, other in zip(retrained_dirs, given, strict=True):
+        trained_without(whole, other.history, wanted, str(place))
     record_file = find_folder(str(unlearned_dir)) / RECORD
-    record = read(Record, record_file) if record_file.exists() else None
+    record = read(Record, record_file) if record_file.exists() and len(steps) < 2 else None
     told: dict[str, Any] = {
         "dataset": describe(dataset),
         "network": {"name": blueprint.name if (blueprint := blueprint_of(original.model)) else None},
         "training": original.about.get("training"),
-        "request": request_values(parts),
+        "request": request_values(parts.request),
+        **earlier_values(parts),
         "method": record.experiment["method"] if record else None,
-        **(head_values(record.experiment.get("head", "keep")) if record else {}),
+        **({"steps": list(steps)} if len(steps) > 1 else {}),
+        **(head_values(steps[-1].get("head", "keep")) if steps else {}),
         "audits": [describe(audit) for audit in audits],
         "references": references + len(given),
         "stacked": stacked,
         **({"views": list(views)} if views else {}),
         "seed": seed,
     }
-    if record and record.experiment["request"] != told["request"]:
-        raise DataError(
-            f"expected the request that {unlearned_dir} was made for, {record.experiment['request']}, "
-            f"got {told['request']}"
-        )
     return AuditPlan(
         original=original,
         unlearned=unlearned,

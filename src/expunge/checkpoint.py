@@ -56,6 +56,18 @@ class Config:
     about: dict[str, Any]
     """How the weights came about: ``training``, ``history`` (one entry per request), ``parent`` (a hash)."""
 
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What the model was made to forget, an entry per request, the first one first; see `expunge.history`.
+
+        Raises:
+            ModelError: It is no list of entries.
+        """
+        history = self.about.get("history", [])
+        if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
+            raise ModelError(f"expected a model's history of requests as a list of tables, got {str(history)[:60]!r}")
+        return history
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Config):
@@ -67,7 +79,7 @@ class Checkpoint(Config):
 
     def child(self, entry: dict[str, Any]) -> dict[str, Any]:
         """Return the `about` of a model made from this one."""
-        return self.about | {"history": [*self.about.get("history", []), entry], "parent": self.hash}
+        return self.about | {"history": [*self.history, entry], "parent": self.hash}
 
 
 def save_model(

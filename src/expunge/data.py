@@ -50,6 +50,8 @@ class Data:
     """Standard deviation per channel that the inputs were normalised with; empty if they were not."""
     scaling: Scaling = Scaling()
     """How images were brought to the size of an input; the default leaves one of that size as it is."""
+    earlier: tuple["Request", ...] = ()
+    """What the model at hand was made to forget before, classes as indices: what these name is in no part."""
 
     def __post_init__(self) -> None:
         if len(self.train) == 0:
@@ -157,6 +159,10 @@ class Split:
     label_names: tuple[str, ...]
     input_size: tuple[int, ...]
     parts: Mapping[Part, Rows]
+    earlier: tuple[Request, ...] = ()
+    """Earlier requests, classes as indices: what they name is in no part."""
+    earlier_rows: int = 0
+    """Training rows that earlier requests name."""
 
     def __getitem__(self, part: Part) -> Rows:
         return self.parts[part]
@@ -166,57 +172,94 @@ def split(data: Data, request: Request) -> Split:
     """Split data by a request.
 
     For a request of classes, a test row belongs to ``forget_test`` if its class does. For single rows the test
-    set has nothing to forget: ``forget_test`` is empty.
+    set has nothing to forget: ``forget_test`` is empty. What an earlier request names is in no part.
 
     Raises:
-        RequestError: The request names an unknown class, a class without training rows, a row out of range, or
-            leaves nothing to retain.
+        RequestError: The request names an unknown class, a class without training rows, a row out of range, what an
+            earlier request names, or leaves nothing to retain.
     """
     request = request.resolve(data.label_names)
     train, test = data.train.labels, data.test.labels
+    (gone, gone_test), (forget, forget_test) = named(data, *data.earlier), named(data, request)
     if request.rows:
         if min(request.rows) < 0 or max(request.rows) >= len(train):
             raise RequestError(
                 f"expected training rows from 0 to {len(train) - 1}, got {min(request.rows)} to {max(request.rows)}"
             )
-        forget, forget_test = np.isin(np.arange(len(train)), request.rows), np.zeros(len(test), dtype=bool)
-    else:
-        counts = np.bincount(train, minlength=len(data.label_names))
-        for index in request.classes:
-            if counts[int(index)] == 0:
-                name = data.label_names[int(index)]
-                raise RequestError(f"expected a class with training rows, got class {index} ({name!r}) with none")
-        wanted = np.isin(np.arange(len(data.label_names)), request.classes)
-        forget, forget_test = wanted[train], wanted[test]
-    if forget.all():
-        raise RequestError(f"expected rows to retain, got all {len(train)} training rows to forget")
-    if len(test) and forget_test.all():
-        raise RequestError(f"expected test rows of retained classes, got all {len(test)} test rows to forget")
+        again = int((forget & gone).sum())
+        if again:
+            raise RequestError(
+                f"expected rows that no earlier request names, got {again} that one does: leave them out, or start "
+                "from the model before it"
+            )
+    for index in request.classes:
+        name, of_class = data.label_names[int(index)], train == index
+        if not of_class.any():
+            raise RequestError(f"expected a class with training rows, got class {index} ({name!r}) with none")
+        if gone[of_class].all():
+            raise RequestError(
+                f"expected a class that no earlier request names, got class {index} ({name!r}): leave it out, or "
+                "start from the model before it"
+            )
+    retain, retain_test = ~(forget | gone), ~(forget_test | gone_test)
+    if not retain.any():
+        raise RequestError(f"expected rows to retain, got all {int((~gone).sum())} training rows to forget")
+    if len(test) and not retain_test.any():
+        raise RequestError(
+            f"expected test rows of retained classes, got all {int((~gone_test).sum())} test rows to forget"
+        )
     masks: dict[Part, tuple[Rows, Bool[np.ndarray, " rows"]]] = {
-        "retain": (data.train, ~forget),
-        "forget": (data.train, forget),
-        "retain_test": (data.test, ~forget_test),
-        "forget_test": (data.test, forget_test),
+        "retain": (data.train, retain),
+        "forget": (data.train, forget & ~gone),
+        "retain_test": (data.test, retain_test),
+        "forget_test": (data.test, forget_test & ~gone_test),
     }
-    parts = {part: TakenRows(rows, np.flatnonzero(mask)) for part, (rows, mask) in masks.items()}
-    return Split(request=request, label_names=data.label_names, input_size=data.input_size, parts=parts)
+    return Split(
+        request=request,
+        label_names=data.label_names,
+        input_size=data.input_size,
+        parts={part: TakenRows(rows, np.flatnonzero(mask)) for part, (rows, mask) in masks.items()},
+        earlier=data.earlier,
+        earlier_rows=int(gone.sum()),
+    )
+
+
+def named(data: Data, *requests: Request) -> tuple[Bool[np.ndarray, " rows"], Bool[np.ndarray, " test_rows"]]:
+    """Return which training and which test rows some requests name, classes as indices."""
+    train, test = np.zeros(len(data.train), dtype=bool), np.zeros(len(data.test), dtype=bool)
+    for request in requests:
+        train |= np.isin(np.arange(len(train)), request.rows) | np.isin(data.train.labels, request.classes)
+        test |= np.isin(data.test.labels, request.classes)
+    return train, test
 
 
 def only_classes(data: Data, names: Sequence[str]) -> Data:
-    """Return the rows of some classes alone, which become the classes 0 and up, in their order."""
+    """Return the rows of some classes alone, which become the classes 0 and up, in their order.
+
+    Earlier requests are told in the new numbers of classes and rows, as far as anything of what they name is left.
+    """
     kept = [index for index, name in enumerate(data.label_names) if name in names]
-    places = np.full(len(data.label_names), -1)
+    places, row_places = np.full(len(data.label_names), -1), np.full(len(data.train), -1)
     places[kept] = np.arange(len(kept))
+    rows_kept = np.flatnonzero(np.isin(data.train.labels, kept))
+    row_places[rows_kept] = np.arange(len(rows_kept))
 
     def only(rows: Rows) -> Rows:
         chosen = TakenRows(rows, np.flatnonzero(np.isin(rows.labels, kept)))
         return RelabelledRows(chosen, places[chosen.labels])
+
+    def anew(numbers: Sequence[int | str], places: Int64[np.ndarray, " numbers"]) -> tuple[int, ...]:
+        found = (int(places[int(number)]) for number in numbers)
+        return tuple(place for place in found if place >= 0)
+
+    earlier = [(anew(request.classes, places), anew(request.rows, row_places)) for request in data.earlier]
 
     return replace(
         data,
         train=only(data.train),
         test=only(data.test),
         label_names=tuple(data.label_names[index] for index in kept),
+        earlier=tuple(Request(classes=classes, rows=rows) for classes, rows in earlier if classes or rows),
     )
 
 

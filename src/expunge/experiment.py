@@ -282,7 +282,7 @@ def to_values(experiment: Experiment, parts: Split) -> dict[str, Any]:
         "dataset": describe(experiment.dataset),
         "network": to_mapping(experiment.network),
         "training": to_mapping(experiment.training),
-        "request": request_values(parts),
+        "request": request_values(parts.request),
         **corruption_values(experiment),
         "method": describe(experiment.method),
         **head_values(experiment.head),

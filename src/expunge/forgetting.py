@@ -42,6 +42,8 @@ class Forgotten:
     """How much of every part was read."""
     bill: Bill
     pictures: tuple[Picture, ...]
+    history: tuple[dict[str, Any], ...] = ()
+    """What the model was made to forget, an entry per request, the last one last; see `expunge.history`."""
 
 
 KeepOrDrop = Literal["keep", "drop"]

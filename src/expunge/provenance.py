@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from expunge.access import Count
-from expunge.data import Part, Split
+from expunge.data import Part, Request, Split
 from expunge.forgetting import KeepOrDrop
 from expunge.population import Member, mean_seconds
 from expunge.result import Bill
@@ -16,16 +16,24 @@ def head_values(head: KeepOrDrop) -> dict[str, str]:
     return {} if head == "keep" else {"head": head}
 
 
-def request_values(parts: Split) -> dict[str, list[int]]:
-    """Return a request as plain values, classes as indices."""
-    if parts.request.rows:
-        return {"rows": list(parts.request.rows)}
-    return {"classes": [int(index) for index in parts.request.classes]}
+def request_values(request: Request) -> dict[str, list[int]]:
+    """Return a request of classes by index, or of rows, as plain values."""
+    if request.rows:
+        return {"rows": list(request.rows)}
+    return {"classes": [int(index) for index in request.classes]}
+
+
+def earlier_values(parts: Split) -> dict[str, Any]:
+    """Return earlier requests, and how many training rows they name, under their key; nothing if there are none."""
+    if not parts.earlier:
+        return {}
+    return {"earlier": {"requests": list(map(request_values, parts.earlier)), "rows": parts.earlier_rows}}
 
 
 def entry(method: Mapping[str, Any], parts: Split, seed: int, head: KeepOrDrop) -> dict[str, Any]:
     """Return what a model folder remembers of a request; the method by its name and settings."""
-    return {"request": request_values(parts), "method": dict(method), "seed": seed, **head_values(head)}
+    told = {"request": request_values(parts.request), "method": dict(method), "seed": seed, **head_values(head)}
+    return told | earlier_values(parts)
 
 
 def as_reads(access: Mapping[Part, Count]) -> dict[str, dict[str, int]]:

@@ -12,12 +12,13 @@ from expunge.cache import Cache
 from expunge.case import Adaptable, Dataset, Method
 from expunge.checkpoint import Checkpoint, load_model, save_model
 from expunge.corruption import make_task
-from expunge.data import Data, Request, Split, only_classes, split
+from expunge.data import Data, Request, Split, split
 from expunge.errors import DataError, ModelError
 from expunge.experiment import Experiment, recipe_for, train
 from expunge.files import check_free, new_folder, write_text
 from expunge.forgetting import Forgotten, KeepOrDrop, check_takes_rows, dropped, headed
 from expunge.guard import run_guarded
+from expunge.history import as_left
 from expunge.methods.retrain import Retrain
 from expunge.network import Network, rebuild
 from expunge.population import Member, Workers, grow_both
@@ -187,11 +188,25 @@ def population_of(
 def load_for(checkpoint: Checkpoint, dataset: Dataset) -> Data:
     """Return data for a model, after a check that it is of the model's kind.
 
-    Inputs that can be brought to any shape are brought to the model's, and normalised as its own were. Rows of classes
-    whose outputs an earlier request has dropped are left out.
+    Inputs that can be brought to any shape are brought to the model's, and normalised as its own were. What the model
+    was made to forget before stands in the data as earlier requests; rows of classes whose outputs were dropped are
+    left out.
 
     Raises:
         DataError: Classes or input size are not the model's.
+        RequestError: The model's history holds what is no request of the data.
+        ModelError: The model was trained on corrupted data, which only its experiment can make again.
+    """
+    data = as_left(load_whole(checkpoint, dataset), checkpoint.history)
+    check_kind(checkpoint, data)
+    return data
+
+
+def load_whole(checkpoint: Checkpoint, dataset: Dataset) -> Data:
+    """Return data with inputs as a model takes them, as they were before anything was forgotten.
+
+    Raises:
+        DataError: The inputs cannot have that shape.
         ModelError: The model was trained on corrupted data, which only its experiment can make again.
     """
     if "corruption" in checkpoint.about:
@@ -201,9 +216,15 @@ def load_for(checkpoint: Checkpoint, dataset: Dataset) -> Data:
         )
     if isinstance(dataset, Adaptable) and checkpoint.mean:
         dataset = dataset.adapted(checkpoint.input_size, checkpoint.mean, checkpoint.std, checkpoint.scaling)
-    data = dataset.load()
-    if any(entry.get("head") == "drop" for entry in checkpoint.about.get("history", ())):
-        data = only_classes(data, checkpoint.label_names)
+    return dataset.load()
+
+
+def check_kind(checkpoint: Checkpoint, data: Data) -> None:
+    """Refuse data that are not of a model's kind.
+
+    Raises:
+        DataError: Classes or input size are not the model's.
+    """
     if checkpoint.label_names and checkpoint.label_names != data.label_names:
         known, came = checkpoint.label_names, data.label_names
         raise DataError(
@@ -212,7 +233,6 @@ def load_for(checkpoint: Checkpoint, dataset: Dataset) -> Data:
         )
     if checkpoint.input_size and checkpoint.input_size != data.input_size:
         raise DataError(f"expected inputs {checkpoint.input_size} as the model takes, got {data.input_size}")
-    return data
 
 
 def as_trained(plan: Plan, chosen: Mapping[str, Any]) -> Plan:

@@ -19,6 +19,7 @@ from expunge.data import Request, split
 from expunge.errors import RequestError
 from expunge.forgetting import run_method
 from expunge.guard import guarded
+from expunge.methods.retrain import Retrain
 from expunge.network import rebuild
 from expunge.result import to_lower
 from expunge.settings import build, describe, find, from_assignments, from_toml, names, to_mapping
@@ -246,6 +247,23 @@ def test_forgets_rows_or_says_that_it_cannot(toy: Toy, name: str) -> None:
         assert "expected a request of whole classes, got 3 single rows" in str(error)  # noqa: PT017
     else:
         assert all(value.isfinite().all() for value in new.state_dict().values())
+
+
+@pytest.fixture(scope="module")
+def without_three(toy: Toy) -> Toy:
+    """The toy after an earlier request, honoured to the letter: a network that never saw class 3."""
+    parts = toy.split(3)
+    made = run_method(Retrain(training=TRAINING), toy.model, parts, toy.runtime, rebuild(toy.model))
+    return Toy(dataclasses.replace(toy.data, earlier=(parts.request,)), made.model, toy.runtime)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_was_forgotten_before_stays_away(without_three: Toy, name: str) -> None:
+    new = forget(without_three, name, 1)
+    assert all(value.isfinite().all() for value in new.state_dict().values())
+    if name not in PROMISES_LESS:
+        before = split(dataclasses.replace(without_three.data, earlier=()), Request(classes=(3,)))
+        assert without_three.accuracy(new, before, "forget_test") <= 0.05
 
 
 @pytest.mark.parametrize("classes", [(1,), (0, 3)])

@@ -220,10 +220,12 @@ def forget(
         tell_dry_run(context, f"{method}, {say(plan.parts)}", found)
         return
     forgotten = forget_folder(plan, machine.runtime(context, seed))
-    read = forgotten.access["forget"]
+    read, before = forgotten.access["forget"], ""
+    if plan.parts.earlier:
+        before = f"; {plan.parts.earlier_rows} rows of earlier requests left alone"
     context.obj.say(
         f"{method}, {say(plan.parts)}: {forgotten.bill.seconds['total']:.2f} s, "
-        f"{read.reads} reads of forgotten rows.\n{out}"
+        f"{read.reads} reads of forgotten rows{before}.\n{out}"
     )
     for event in forgotten.bill.events:
         context.obj.note(event)
@@ -277,7 +279,7 @@ def audit(
         original,
         unlearned,
         retrained or [],
-        _request(classes, rows),
+        _request(classes, rows) if classes or rows else None,  # what it is made for stands in its folder
         build("datasets", {"name": data} | chosen["dataset"]),
         asked.audits,
         out,

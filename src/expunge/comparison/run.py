@@ -210,7 +210,7 @@ def _run_world(
     """Yield the results of a world with their files; models are trained when the first cell is missing."""
     runtime = runtime.fresh(seed=world.seed)
     parts = split(data, world.request)
-    folder = out / CELLS / world_name(request_values(parts), world.seed)
+    folder = out / CELLS / world_name(request_values(parts.request), world.seed)
     models: Models | None = None
     for name, method in methods.items():
         if world.request.rows and isinstance(method, HeadMask):

@@ -1,4 +1,4 @@
-"""Others: the classes that may take the place of a row's own: all but that one and those to be forgotten."""
+"""Others: the classes that may take the place of a row's own: all but that one and the forgotten ones."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -9,14 +9,15 @@ from expunge.access import Access
 
 
 def forgotten_classes(access: Access) -> tuple[int, ...]:
-    """Return the classes to forget; of a request of single rows there are none."""
-    return () if access.request.rows else access.classes()
+    """Return the classes to forget and those that were forgotten before; of requests of single rows there are none."""
+    kept = access.kept_classes()
+    return tuple(index for index in range(access.num_classes) if index not in kept)
 
 
 def among_others(
     logits: Float[Tensor, "rows classes"], labels: Int64[Tensor, " rows"], forgotten: tuple[int, ...]
 ) -> Float[Tensor, "rows classes"]:
-    """Return logits with minus infinity for each row's own class and for those to be forgotten.
+    """Return logits with minus infinity for each row's own class and for the forgotten ones.
 
     Args:
         logits: Of some rows.

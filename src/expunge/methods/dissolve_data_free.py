@@ -57,8 +57,8 @@ class DissolveDataFree:
             ModelError: The network cannot be cut; see `expunge.methods._tail.cut`.
             DivergedError: No rate that was tried leaves the answers to the made-up inputs nearly as they were.
         """
-        forgotten = access.classes()
-        kept = [index for index in range(access.num_classes) if index not in forgotten]
+        access.classes()  # a request of single rows is refused before anything is made
+        kept = access.kept_classes()
         each = max(self.fewest_images, round(self.images / len(kept)))
         labels = torch.tensor(kept).repeat_interleave(each)
         generator = runtime.generator("dissolve_data_free/start")

@@ -105,7 +105,7 @@ class GatedKnowledgeTransfer:
             student=Trained(student, self.lr),
             student_sees=Watched(student, access.num_classes, runtime),
             teacher_sees=Watched(teacher, access.num_classes, runtime),
-            forgotten=forgotten,
+            forgotten=(*forgotten, *access.earlier_classes),
             runtime=runtime,
         )
         transfer.run()

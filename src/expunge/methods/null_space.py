@@ -110,6 +110,7 @@ def pseudo_labels(model: nn.Module, access: Access, runtime: Runtime) -> Int64[n
         logits[torch.arange(len(own)), own] = -torch.inf
     else:
         logits[:, list(access.classes())] = -torch.inf
+    logits[:, list(access.earlier_classes)] = -torch.inf
     labels: Int64[np.ndarray, " rows"] = logits.argmax(1).numpy()
     return labels
 

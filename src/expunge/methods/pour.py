@@ -59,7 +59,7 @@ class Pour:
             ModelError: There is no linear head.
         """
         classes, forgetting = list(access.classes()), copy_of(model)
-        kept = [index for index in range(access.num_classes) if index not in classes]
+        kept = list(access.kept_classes())
         head = find_head(forgetting, access.num_classes)
         with torch.no_grad():
             if self.centre and head.weight.requires_grad:

@@ -56,11 +56,10 @@ class RandomLabels:
 
 
 def other_labels(access: Access, generator: torch.Generator) -> Int64[np.ndarray, " rows"]:
-    """Return a label for every forgotten row, each drawn from all classes but its own and those to be forgotten."""
-    forgotten = () if access.request.rows else access.classes()
-    allowed = np.array([index for index in range(access.num_classes) if index not in forgotten])
-    own = access["forget"].labels
-    drawn = torch.randint(len(allowed) - (not forgotten), (len(own),), generator=generator).numpy()
+    """Return a label for every forgotten row, each drawn from all classes but its own and the forgotten ones."""
+    allowed, single = np.array(access.kept_classes()), bool(access.request.rows)
+    own = np.searchsorted(allowed, access["forget"].labels)
+    drawn = torch.randint(len(allowed) - single, (len(own),), generator=generator).numpy()
     # of single rows every class is allowed but the row's own: numbers from that one on stand for the next
-    labels: Int64[np.ndarray, " rows"] = allowed[drawn if forgotten else drawn + (drawn >= own)]
+    labels: Int64[np.ndarray, " rows"] = allowed[drawn + (drawn >= own) if single else drawn]
     return labels

@@ -1,0 +1,149 @@
+"""History: what a model was made to forget, request by request, as its folder or `Forgotten` remembers it.
+
+An entry holds at least the ``request``; ``head`` is ``drop`` if the outputs of the classes were dropped. Classes and
+rows have the numbers that they had then: dropped classes, and their rows, are not counted after.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from expunge.data import Data, Request, find_class, named, only_classes
+from expunge.errors import ExpungeError, RequestError, expecting
+from expunge.settings import from_mapping
+
+Entry = Mapping[str, Any]
+
+
+def requests_in(data: Data, history: Sequence[Entry]) -> tuple[Request, ...]:
+    """Return the requests of a history, classes and rows by their numbers in the data that it began with.
+
+    Raises:
+        RequestError: An entry holds none, or one that is not of the data.
+    """
+    classes, rows, found = np.arange(len(data.label_names)), np.arange(len(data.train)), []
+    for number, entry in enumerate(history, start=1):
+        try:
+            with expecting("an entry with a request", RequestError):
+                request = from_mapping(Request, entry["request"])
+            names = [data.label_names[index] for index in classes]
+            here = (
+                rows[list(request.rows)] if request.rows else classes[[find_class(c, names) for c in request.classes]]
+            )
+        except (ExpungeError, IndexError) as error:
+            raise RequestError(
+                f"expected earlier requests of these data, got request {number} of the model's history: {error}"
+            ) from error
+        numbers = tuple(sorted(map(int, here)))
+        found.append(Request(rows=numbers) if request.rows else Request(classes=numbers))
+        if entry.get("head") == "drop":
+            classes = classes[~np.isin(classes, numbers)]
+            rows = rows[~np.isin(data.train.labels[rows], numbers)]
+    return tuple(found)
+
+
+def as_left(data: Data, history: Sequence[Entry]) -> Data:
+    """Return data as a history leaves them: with its requests as earlier ones, and without classes that were dropped.
+
+    Raises:
+        RequestError: An entry is not of the data.
+    """
+    requests = requests_in(data, history)
+    pairs = zip(requests, history, strict=True)
+    dropped = {int(index) for request, entry in pairs if entry.get("head") == "drop" for index in request.classes}
+    left = replace(data, earlier=requests)
+    if not dropped:
+        return left
+    return only_classes(left, [name for index, name in enumerate(data.label_names) if index not in dropped])
+
+
+def since(data: Data, before: Sequence[Entry], after: Sequence[Entry]) -> Sequence[Entry]:
+    """Return what the history of an unlearned model has beyond its original's; nothing if it has none.
+
+    Args:
+        data: The data that both histories began with.
+        before: The original's.
+        after: The unlearned model's.
+
+    Raises:
+        RequestError: It does not begin with the original's.
+    """
+    first = after[: len(before)]
+    heads = [[entry.get("head", "keep") for entry in entries] for entries in (before, first)]
+    if after and (heads[0] != heads[1] or requests_in(data, before) != requests_in(data, first)):
+        raise RequestError(
+            "expected an unlearned model that was made from the original, got one whose history of requests does not "
+            "begin with the original's: name the model that it was made from"
+        )
+    return after[len(before) :]
+
+
+def judged(request: Request | None, data: Data, steps: Sequence[Entry], unlearned: str) -> Request:
+    """Return what an audit is to look for: all that was asked between the original and the unlearned model.
+
+    Args:
+        request: What the user says that it is; None takes it from the history.
+        data: The data as the original's history leaves them.
+        steps: The entries between the two models; none if the unlearned model remembers nothing.
+        unlearned: What to call the model.
+
+    Raises:
+        RequestError: It is another, or neither said nor remembered; or classes and single rows were asked for in turn.
+    """
+    if not steps:
+        return (Request() if request is None else request).resolve(data.label_names)
+    made_for = requests_in(data, steps)
+    classes, rows = (sorted({int(i) for one in made_for for i in getattr(one, kind)}) for kind in ("classes", "rows"))
+    if classes and rows:
+        raise RequestError(
+            "expected requests of classes or of single rows between the two models, got both: audit each beside the "
+            "model before it"
+        )
+    whole = Request(classes=tuple(classes), rows=tuple(rows))
+    asked = whole if request is None else request.resolve(data.label_names)
+    if set(asked.classes) != set(whole.classes) or set(asked.rows) != set(whole.rows):
+        several = f" in {len(steps)} requests since the original" if len(steps) > 1 else ""
+        raise RequestError(
+            f"expected the request that {unlearned} was made for, {in_words(whole, data)}{several}, "
+            f"got {in_words(asked, data)}"
+        )
+    return asked
+
+
+def in_words(request: Request, data: Data) -> str:
+    """Return what a request names, for messages: ``classes 'cat', 'dog'`` or ``rows 3, 4``; at most eight of them."""
+    items = request.rows or [repr(data.label_names[int(index)])[:60] for index in request.classes]
+    kind = "row" if request.rows else "class"
+    few = ", ".join(map(str, items[:8])) + (f" and {len(items) - 8} more" if len(items) > 8 else "")
+    return f"{kind}{'' if len(items) == 1 else 's' if request.rows else 'es'} {few}"
+
+
+def trained_without(data: Data, history: Sequence[Entry], wanted: Sequence[Entry], place: str) -> None:
+    """Refuse a retrained model whose history says that it was trained on other rows than it should be.
+
+    One without a history says nothing of that, and passes.
+
+    Args:
+        data: The data that all histories began with.
+        history: That of the retrained model.
+        wanted: That of the original, and the request of the audit.
+        place: What to call the model.
+
+    Raises:
+        RequestError: It was made by a method that does not train from scratch, or without other rows.
+    """
+    if not history:
+        return
+    method = history[-1].get("method")
+    name = method.get("name") if isinstance(method, Mapping) else None
+    if name != "retrain":
+        raise RequestError(
+            f"expected a model retrained without what was to be forgotten, got {place}, which was made by {name!r}: "
+            "make one by `expunge forget --method retrain`, or give --references"
+        )
+    came, should = requests_in(data, history), requests_in(data, wanted)
+    if not (named(data, *came)[0] == named(data, *should)[0]).all():
+        told = [" and ".join(in_words(one, data) for one in requests) for requests in (should, came)]
+        raise RequestError(f"expected a model retrained without {told[0]}, got {place}, retrained without {told[1]}")
