@@ -76,7 +76,7 @@ def numbers(row: dict[str, Any]) -> tuple[str, ...]:
     """Return the cells of one method's results; one that refused every case says why."""
     if not row["cases"]:
         _, _, reason = row["reason"].partition(": ")  # what comes first is the method and what it was to forget
-        return (f"refused: {reason}", "", "", "", "")
+        return (f"refused: {reason.partition(': choose')[0]}", "", "", "", "")
     forget, gap = row.get("forget_test") or row["forget"], row["retain_gap"]
     levels = ", ".join(f"{count} {level}" for level, count in reversed(row["levels"].items()) if count)
     cost = row["epoch_equivalents"]
@@ -92,10 +92,12 @@ def numbers(row: dict[str, Any]) -> tuple[str, ...]:
 def section(one: Entry) -> str:
     """Return all about one method: what it does, where it comes from, its settings."""
     status, words = reproduction(one)
+    words = words.replace("``docs/methods.md``", "[small data](#measured-on-digits)").replace("``", "`")
     lines = [f"Reads {reads(one)}.", f"Reproduction: {status}{words}."]
     lines += ["Source: " + ", ".join(f"<{link}>" for link in one.links) + "."] if one.links else []
     settings = [
-        (f"`{each.name}`", f"`{json.dumps(each.default)}`", f"{each.meaning} [{each.type}]") for each in one.settings
+        (f"`{each.name}`", f"`{json.dumps(each.default)}`", f"{each.meaning} [{each.type.strip()}]")
+        for each in one.settings
     ]
     told = table(("setting", "default", "meaning"), settings) if settings else "No settings.\n"
     return f"## {one.name}\n\n{sentence(one.summary)}\n\n{' '.join(lines)}\n\n{told}"

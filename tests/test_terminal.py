@@ -101,3 +101,11 @@ def test_a_long_name_goes_on_after_its_last_slash_and_its_table_fits() -> None:
     assert max(map(len, lines)) <= 80
     (cut,) = (line.split() for line in lines if "over-forgotten" in line)
     assert (cut[0], cut[-1]) == ("prediction/total_variation/", "over-forgotten")
+
+
+def test_the_table_says_why_numbers_are_not_judged() -> None:
+    few = [replace(one, inside=None, note="too few references for a band (2)") for one in example_findings()]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(findings_table(example_result(findings=tuple(few)), wide=False))
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().count("not judged: too few references for a band (2)") == 1

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from expunge.finding import Finding as Finding
     from expunge.forgetting import Forgotten as Forgotten
     from expunge.report.page import render as render
+    from expunge.result import Bill as Bill
     from expunge.result import Result as Result
 
 _HOMES = {
+    "Bill": "result",
     "ExpungeError": "errors",
     "Finding": "finding",
     "Forgotten": "forgetting",
@@ -31,7 +33,7 @@ _HOMES = {
 __version__: str
 """As installed."""
 
-__all__ = ["ExpungeError", "Finding", "Forgotten", "Request", "Result", "audit", "forget", "render"]
+__all__ = ["Bill", "ExpungeError", "Finding", "Forgotten", "Request", "Result", "audit", "forget", "render"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -180,6 +180,15 @@ class Result:
     def to_json(self) -> str:
         """Return the result as JSON; every number is finite."""
         return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Return the result in a file, such as ``result.json``.
+
+        Raises:
+            DataError: The file is missing or holds none.
+        """
+        return read(cls, Path(path))
 
 
 def from_json(kind: type[T], text: str, source: str) -> T:

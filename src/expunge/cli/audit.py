@@ -39,7 +39,7 @@ def audit(
     out: Annotated[Path, typer.Option(help="Result file to write.")] = Path("result.json"),
     retrained: Annotated[
         list[str] | None,
-        typer.Option(help="Model folder of a model retrained without the rows; two or more give bands."),
+        typer.Option(help="Model folder of a model retrained without the rows; L1 takes three or more."),
     ] = None,
     references: Annotated[
         int, typer.Option(min=0, help="Retrained models to train, or to take from the cache, in place of --retrained.")

@@ -127,7 +127,8 @@ def in_words(what: str, found: "DryRun", *, audits: bool) -> str:
 def findings_table(result: "Result", *, wide: bool) -> Table:
     """Return the findings that count, by level, at a width of 80 columns.
 
-    At 100, `wide`, with the unlearned model's interval over rows. The caption says how many more only inform.
+    At 100, `wide`, with the unlearned model's interval over rows. The caption says why some are not judged, and how
+    many more only inform.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
     table.add_column("finding", overflow="fold")
@@ -146,9 +147,12 @@ def findings_table(result: "Result", *, wide: bool) -> Table:
                     number(finding.retrained),
                     judged(finding),
                 )
-    informing = sum(finding.level is None for finding in result.findings)
-    if informing:
-        table.caption = f"{informing} more only inform, and are in the report."
+    counted = [finding for finding in result.findings if finding.level is not None]
+    why = dict.fromkeys(finding.note for finding in counted if finding.inside is None and finding.note)
+    lines = [f"not judged: {note}" for note in why]
+    if informing := len(result.findings) - len(counted):
+        lines.append(f"{informing} more only inform, and are in the report.")
+    table.caption = Text("\n".join(lines)) if lines else None
     return table
 
 
