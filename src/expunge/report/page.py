@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from expunge.finding import Finding
 from expunge.report import paid
+from expunge.report.about import about, hashes, repeats, untold
 from expunge.report.charts import Chart, chart
 from expunge.report.destinations import destinations
 from expunge.report.dots import Dots, dots
@@ -109,6 +110,10 @@ def render(result: Result) -> str:
         forgotten=forgotten,
         method=method_name(result),
         settings=_settings(result),
+        about=about(result),
+        hashes=hashes(result),
+        untold=untold(result),
+        repeats=repeats(result),
         tiles=_tiles(result),
         steps=_steps(result),
         cost=paid.lines(result),
