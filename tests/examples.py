@@ -20,6 +20,7 @@ EXPERIMENT: dict[str, Any] = {
     "method": {"name": "unsir", "noise": "learned", "noise_steps": 40, "impair_lr": 0.02, "repair_lr": 0.01},
     "audits": [{"name": "accuracy"}, {"name": "relearning", "max_epochs": 10}],
     "references": 5,
+    "population": 0,
     "seed": 0,
 }
 

@@ -12,6 +12,7 @@ import pytest
 from expunge.audits.accuracy import Accuracy
 from expunge.audits.prediction import Prediction, entropy
 from expunge.cache import Cache
+from expunge.checkpoint import load_model
 from expunge.comparison.record import Comparison
 from expunge.comparison.run import compare_folders, run_comparison
 from expunge.data import Request, split
@@ -26,8 +27,9 @@ from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
 from expunge.population import grow
-from expunge.result import Result, from_json, read
+from expunge.result import Result, Weights, from_json, read
 from expunge.runtime import Advance, Runtime, open_runtime
+from expunge.subject import weights_of
 from expunge.training import Training, predict
 from test_cli import call
 
@@ -99,7 +101,13 @@ def test_a_cell_is_what_run_gives(done: tuple[Path, Comparison, Counter[str]], t
     cell = read(Result, out / "cells" / "class-2-seed-0" / "unsir" / "result.json")
     world = replace(UNSIR, request=Request(classes=(2,)))
     alone = run(world, open_runtime(device="cpu"), tmp_path / "alone")
-    assert replace(cell, cost=None) == replace(alone, cost=None)
+    assert replace(cell, cost=None, subject=None) == replace(alone, cost=None, subject=None)
+    assert cell.subject is not None
+    assert alone.subject is not None
+    assert cell.subject.data == alone.subject.data
+    unlearned = load_model(tmp_path / "alone" / "unlearned")
+    assert cell.subject.unlearned == weights_of(unlearned.model)
+    assert alone.subject.unlearned == Weights(sha256=unlearned.hash, of="file")
     assert cell.cost is not None
     assert alone.cost is not None
     assert cell.cost.flops == alone.cost.flops

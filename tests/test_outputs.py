@@ -34,6 +34,7 @@ from expunge.outputs import DROPPED, AmongAll, drop_outputs, reopened
 from expunge.report.page import render
 from expunge.result import Result
 from expunge.runtime import open_runtime
+from expunge.subject import subject_of, weights_of
 from test_cli import SHAPES, call
 
 QUICK = tuple(
@@ -108,7 +109,9 @@ def findings_of(unlearned: nn.Module, retrained: list[nn.Module], audits: tuple[
     case = open_case(toy.split(1), toy.model, drop_outputs(unlearned, (1,), 4), retrained, toy.runtime)
     assert all(isinstance(evidence.model, AmongAll) for evidence in (case.unlearned, *case.retrained))
     assert case.original.model is toy.model
-    return judge(case, audits, to_values(Experiment(head="drop"), toy.split(1)))
+    hashed = [weights_of(model) for model in (toy.model, unlearned, *retrained)]
+    about = subject_of(hashed[0], hashed[1], hashed[2:], toy.data)
+    return judge(case, audits, to_values(Experiment(head="drop"), toy.split(1)), about)
 
 
 def test_dropping_an_output_alone_is_no_forgetting(toy: Toy, retrained: list[nn.Module]) -> None:

@@ -26,7 +26,7 @@ LAYERS = {
     "training": "course journal resume runtime stacked synthesis training",
     "methods": "methods",
     "evidence": "audits case convert corruption corruptions forgetting guard history judging overlays population "
-    "provenance tuning views",
+    "provenance subject tuning views",
     "commands": "__init__ __main__ api auditing cli comparison dry_run experiment report stages",
 }
 """What may import what, lowest first: a layer imports those before it and itself."""

@@ -14,7 +14,7 @@ from expunge.errors import ModelError, RequestError, SettingsError
 from expunge.experiment import DEFAULT_AUDITS
 from expunge.forgetting import Forgotten, KeepOrDrop, headed
 from expunge.guard import run_guarded
-from expunge.history import Entry, as_left, judged, since
+from expunge.history import Entry, as_left, judged, since, trained_without
 from expunge.hugging_face import Logits, bare, is_pretrained
 from expunge.judging import judge
 from expunge.network import rebuild
@@ -25,6 +25,7 @@ from expunge.rows import Rows, TakenRows, as_rows
 from expunge.runtime import Progress, Runtime, open_runtime, silent
 from expunge.settings import build as build_settings
 from expunge.settings import describe, to_mapping
+from expunge.subject import check_apart, subject_of, weights_of
 
 Source = Rows | Dataset[Any] | DataLoader[Any]
 
@@ -93,7 +94,7 @@ def audit(
     *,
     classes: Sequence[int | str] = (),
     rows: Sequence[int] = (),
-    retrained: Sequence[nn.Module] = (),
+    retrained: Sequence[nn.Module | Forgotten] = (),
     audits: Sequence[Audit] = DEFAULT_AUDITS,
     labels: Iterable[int] | None = None,
     test_labels: Iterable[int] | None = None,
@@ -113,7 +114,8 @@ def audit(
         test: Rows that no model was trained on.
         classes: What was to be forgotten, as given to `forget`; of several requests since the original, all of it.
         rows: Or the single rows. With neither, it is what `forget` was asked for.
-        retrained: Models trained without the forgotten rows; without at least two no level can be reached.
+        retrained: Models trained without the forgotten rows, or what `forget` by ``retrain`` returned; without at least
+            two no level can be reached.
         audits: What to ask.
         labels: Class index of every row of `train`, where the data set has no ``targets``.
         test_labels: The same for `test`.
@@ -133,10 +135,15 @@ def audit(
     given = _Given(train=as_rows(train, labels), test=as_rows(test, test_labels), label_names=label_names)
     steps = since(given.left(()), before, after)
     made = unlearned if isinstance(unlearned, Forgotten) and len(steps) < 2 else None
-    original, new, *retrained = map(_network, (original, unlearned, *retrained))
+    original, new, *others = map(_network, (original, unlearned, *retrained))
+    names = [f"retrained model {number}" for number in range(1, 1 + len(others))]
+    check_apart(original, new, dict(zip(names, others, strict=True)))
     data = given.left(before)
     asked = Request(classes=tuple(classes), rows=tuple(rows)) if classes or rows else None
     parts = _split(original, data, judged(asked, data, steps, "the unlearned model"))
+    wanted = [*before, {"request": request_values(parts.request)}]
+    for name, one in zip(names, retrained, strict=True):
+        trained_without(given.left(()), one.history if isinstance(one, Forgotten) else (), wanted, name)
     told = {
         "dataset": {"name": type(train).__name__},
         "network": {"name": type(bare(original)).__name__},
@@ -147,13 +154,16 @@ def audit(
         **({"steps": list(steps)} if len(steps) > 1 else {}),
         **(head_values(steps[-1].get("head", "keep")) if steps else {}),
         "audits": [describe(audit) for audit in audits],
-        "references": len(retrained),
+        "references": len(others),
         "seed": seed,
     }
+    hashed = list(map(weights_of, (original, new, *others)))
+    about = subject_of(hashed[0], hashed[1], hashed[2:], given.left(()), given=len(others))
     return judge(
-        open_case(parts, original, new, retrained, runtime),
+        open_case(parts, original, new, others, runtime),
         audits,
         told,
+        about,
         bill=made.bill if made else None,
         access=made.access if made else None,
         pictures=made.pictures if made else (),

@@ -23,6 +23,7 @@ from expunge.resume import resumable
 from expunge.runtime import Runtime
 from expunge.settings import describe, from_mapping
 from expunge.stages import RECORD, check_kind, load_whole
+from expunge.subject import check_apart, subject_of, weights_in, weights_of
 from expunge.training import Training
 from expunge.views import View, check_views
 
@@ -39,7 +40,10 @@ class AuditPlan:
     """Further ones to train, or to take from the cache."""
     recipe: Recipe | None
     """Of those; None without any."""
+    whole: Data
+    """As they were before anything was forgotten."""
     data: Data
+    """As the original's history leaves them."""
     parts: Split
     record: Record | None
     """What forgetting left beside the unlearned model; None if it left nothing, or tells of one request of several."""
@@ -101,6 +105,8 @@ def plan_audit(
     wanted = [*original.history, {"request": request_values(parts.request)}]
     for place, other in zip(retrained_dirs, given, strict=True):
         trained_without(whole, other.history, wanted, str(place))
+    named = {f"{place} ({n})": one.model for n, (place, one) in enumerate(zip(retrained_dirs, given, strict=True), 1)}
+    check_apart(original.model, unlearned.model, named)
     record_file = find_folder(str(unlearned_dir)) / RECORD
     record = read(Record, record_file) if record_file.exists() and len(steps) < 2 else None
     told: dict[str, Any] = {
@@ -124,6 +130,7 @@ def plan_audit(
         given=given,
         references=references,
         recipe=replace(_recipe(original, original_dir, dataset, data, parts), stacked=stacked) if references else None,
+        whole=whole,
         data=data,
         parts=parts,
         record=record,
@@ -154,7 +161,14 @@ def audit_folders(
             grown = grow(plan.recipe, plan.references, runtime, cache=cache, workers=workers)
         retrained = [*(other.model for other in plan.given), *(member.model for member in grown)]
         case = open_case(plan.parts, plan.original.model, plan.unlearned.model, retrained, runtime)
-        result = judge(case, audits, plan.told, pictures=record.images if record else (), views=plan.views)
+        about = subject_of(
+            weights_in(plan.original.hash),
+            weights_in(plan.unlearned.hash),
+            [*(weights_in(other.hash) for other in plan.given), *(weights_of(member.model) for member in grown)],
+            plan.whole,
+            given=len(plan.given),
+        )
+        result = judge(case, audits, plan.told, about, pictures=record.images if record else (), views=plan.views)
         if record:
             result = replace(result, cost=with_retraining(record.cost, grown), access=record.access)
         write_text(plan.out, result.to_json(), overwrite=plan.overwrite)

@@ -32,14 +32,15 @@ from expunge.corruption import Corruption, make_task
 from expunge.data import PARTS, Data, Request, Split
 from expunge.datasets.digits import Digits
 from expunge.errors import SettingsError
-from expunge.files import RESULT, check_free, new_folder
+from expunge.files import RESULT, check_free, file_hash, new_folder
 from expunge.forgetting import KeepOrDrop, check_takes_rows, dropped, headed, run_method
 from expunge.guard import guarded
 from expunge.judging import judge
 from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir
+from expunge.model_files import WEIGHTS
 from expunge.network import Network, rebuild
-from expunge.population import HERE, Recipe, Workers, grow_both
+from expunge.population import HERE, Recipe, Workers, grow_both, member_seed
 from expunge.population import retrain as retrain
 from expunge.provenance import entry, head_values, request_values, with_retraining
 from expunge.report.page import render
@@ -47,6 +48,7 @@ from expunge.result import Result
 from expunge.resume import resumable
 from expunge.runtime import Runtime
 from expunge.settings import build, describe, from_mapping, settings, to_mapping
+from expunge.subject import subject_of, weights_in
 from expunge.training import Training, fit
 from expunge.views import View, check_views
 
@@ -226,8 +228,11 @@ def run(
             cache=cache,
             workers=workers,
         )
-        for number, reference in enumerate(references, start=1):
-            save_model(reference.model, folder / f"retrained-{number}", data, about)
+        retrained = [f"retrained-{number}" for number in range(1, 1 + len(references))]
+        retraining = describe(Retrain(training=experiment.training))
+        for number, (name, reference) in enumerate(zip(retrained, references, strict=True), start=1):
+            done = entry(retraining, task.whole, member_seed(experiment.seed, number), "keep")
+            save_model(reference.model, folder / name, data, about | {"history": [done], "parent": parent.hash})
 
         case = open_case(
             task.whole,
@@ -237,10 +242,12 @@ def run(
             runtime,
             population=[member.model for member in population],
         )
+        hashed = [weights_in(file_hash(folder / name / WEIGHTS)) for name in ("original", "unlearned", *retrained)]
         result = judge(
             case,
             experiment.audits,
             told,
+            subject_of(hashed[0], hashed[1], hashed[2:], data),
             scores=experiment.corruption.score(case, task.corrupted)
             if experiment.corruption and task.corrupted
             else (),

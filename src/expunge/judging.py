@@ -8,8 +8,9 @@ from expunge.case import Audit, Case
 from expunge.data import PARTS, Part
 from expunge.finding import Finding
 from expunge.provenance import as_reads
-from expunge.result import Bill, Picture, Result, environment, findings_from_json, findings_to_json, reached
+from expunge.result import Bill, Picture, Result, Subject, environment, findings_from_json, findings_to_json, reached
 from expunge.settings import describe
+from expunge.subject import doubts
 from expunge.views import View, look
 
 
@@ -17,6 +18,7 @@ def judge(
     case: Case,
     audits: Sequence[Audit],
     told: Mapping[str, Any],
+    subject: Subject,
     *,
     scores: Sequence[Finding] = (),
     bill: Bill | None = None,
@@ -30,6 +32,7 @@ def judge(
         case: The models and their evidence.
         audits: What to ask.
         told: What is known of how the models came about: the result's ``experiment``.
+        subject: Which models and data these are.
         scores: Findings that stand before those of the audits.
         bill: What forgetting cost, if known.
         access: What it read, if known.
@@ -42,6 +45,9 @@ def judge(
             findings += _ask(audit, case)
             advance(1)
     case.runtime.tracking.findings(findings)
+    doubted = doubts(case, subject.given)
+    for doubt in doubted:
+        case.runtime.tell(doubt)
     return Result(
         experiment=dict(told),
         label_names=case.split.label_names,
@@ -53,6 +59,8 @@ def judge(
         images=pictures,
         environment=environment(str(case.runtime.device)),
         views=look(case, views),
+        subject=subject,
+        doubts=doubted,
     )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -141,6 +141,32 @@ class Views:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Which weights a model has."""
+
+    sha256: str
+    """In hexadecimal."""
+    of: Literal["file", "tensors"]
+    """``file``: the bytes of ``model.safetensors``, as `sha256sum` gives it. ``tensors``: a model in memory, by name,
+    type, shape and values of all tensors in the order of names; see `fingerprints.tensors_hash`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a result is about, so that it cannot be taken for one of other models or data."""
+
+    judged: str = field(compare=False)
+    """When: date and time in UTC, ISO 8601. Of two results that are equal, one may be of another day."""
+    original: Weights
+    unlearned: Weights
+    retrained: tuple[Weights, ...]
+    given: int
+    """How many of the retrained models, the first ones, were supplied; the others were trained for this result."""
+    data: dict[str, str]
+    """SHA-256 of each half, ``train`` and ``test``: all labels and up to 1000 inputs; see `fingerprints.glance`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """What forgetting leaves beside the model that it made, for the audit to quote: ``forget.json``."""
 
@@ -174,6 +200,10 @@ class Result:
     environment: dict[str, str]
     views: Views | None = None
     """None in a result of an earlier version."""
+    subject: Subject | None = None
+    """None in a result of an earlier version."""
+    doubts: tuple[str, ...] = ()
+    """What speaks against the retrained models' being such, a line each."""
     schema: Literal[1] = 1
 
     def to_json(self) -> str:

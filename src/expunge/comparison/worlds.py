@@ -19,8 +19,9 @@ from expunge.methods.retrain import Retrain
 from expunge.network import copy_of, rebuild
 from expunge.population import Member, Recipe, Workers, grow, member_key
 from expunge.provenance import with_retraining
-from expunge.result import Bill, Result
+from expunge.result import Bill, Result, Subject
 from expunge.runtime import Runtime
+from expunge.subject import subject_of, weights_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ def run_cell(
         control, *others = models.held_out
         case = _case(models, control.model, others, parts, runtime)
         bill = with_retraining(_bill(models.recipe, control, parts, runtime), models.references)
-        return judge(case, cell.audits, told, bill=bill, views=cell.views)
+        return judge(case, cell.audits, told, _subject(models, control.model), bill=bill, views=cell.views)
     forgotten = run_method(cell.method, models.original, parts, runtime, rebuild(models.original))
     recipe = replace(models.recipe, method=cell.method)
     population = grow(recipe, cell.population, runtime, cache=cache, workers=workers)
@@ -112,11 +113,17 @@ def run_cell(
         _case(models, forgotten.model, population, parts, runtime),
         cell.audits,
         told,
+        _subject(models, forgotten.model),
         bill=with_retraining(forgotten.bill, models.references),
         access=forgotten.access,
         pictures=forgotten.pictures,
         views=cell.views,
     )
+
+
+def _subject(models: Models, unlearned: nn.Module) -> Subject:
+    references = [weights_of(member.model) for member in models.references]
+    return subject_of(weights_of(models.original), weights_of(unlearned), references, models.recipe.data)
 
 
 def _case(models: Models, unlearned: nn.Module, population: Sequence[Member], parts: Split, runtime: Runtime) -> Case:

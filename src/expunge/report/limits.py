@@ -1,6 +1,7 @@
 """Limits: what a result does not prove, whatever its numbers."""
 
 from expunge.report.verdict import LEVELS, borne_out, forgotten_classes, method_name
+from expunge.report.wording import clip
 from expunge.result import Result
 
 
@@ -8,7 +9,7 @@ def limits(result: Result) -> list[str]:
     """Return what the result does not prove, one sentence or two each; the list is shorter the higher the level."""
     reached = LEVELS.index(borne_out(result)) - 1
     it = "the class" if len(forgotten_classes(result)) == 1 else "what was forgotten"
-    texts = []
+    texts = [f"That the retrained networks are such: {clip(doubt, 200)}." for doubt in result.doubts]
     if method_name(result) == "head_mask":
         texts.append(
             f"That anything was forgotten: head_mask changes the last layer alone, and {it} is all still there."

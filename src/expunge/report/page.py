@@ -9,6 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from expunge.finding import Finding
+from expunge.report.about import about, hashes, repeats, untold
 from expunge.report.charts import chart
 from expunge.report.destinations import destinations
 from expunge.report.dots import Dots, dots
@@ -113,6 +114,10 @@ def render(result: Result) -> str:
         forgotten=forgotten,
         method=method_name(result),
         settings=_settings(result),
+        about=about(result),
+        hashes=hashes(result),
+        untold=untold(result),
+        repeats=repeats(result),
         tiles=_tiles(result),
         steps=_steps(result),
         cost=_cost(result.cost),
