@@ -266,7 +266,7 @@ def test_a_run_tells_the_method_of_a_share_and_trains_references_without_all(
     assert result.experiment["corruption"] == {"name": "canaries", "count": 10, "known": 0.5}
     assert [one.name for one in result.findings[:2]] == ["canaries/memorised", "canaries/recovered"]
     assert asked(result) == "5 manipulated rows, 50.0 % of all (canaries)"
-    assert "of the manipulated rows the label that was put on them (was " in verdict(result)
+    assert "of the manipulated rows the label that was put on them (before: " in verdict(result)
     page = render(result)
     assert "Mislabelled rows that keep the wrong label" in page
     told = {key: value for key, value in result.experiment.items() if key != "request"}
