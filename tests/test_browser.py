@@ -96,6 +96,7 @@ def opened(browser: Any, files: dict[str, Path]) -> Iterator[Opener]:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
         contexts.append(context)
         page = context.new_page()
+        page.set_default_timeout(120_000)  # a busy machine draws slowly
         made = Open(page=page, seconds=0.0)
         own = files[name].as_uri()
         made.watch(own)
