@@ -25,7 +25,7 @@ def about(result: Result) -> list[tuple[str, str]]:
     if isinstance(dataset, Mapping) and isinstance(dataset.get("name"), str):
         facts.append(("Data", clip(dataset["name"])))
     if result.subject is not None:
-        facts.append(("Judged", f"{clip(result.subject.judged)} (UTC)"))
+        facts.append(("Judged", clip(result.subject.judged.replace("T", " ").replace("+00:00", " UTC"))))
     return facts
 
 
