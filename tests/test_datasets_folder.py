@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,14 @@ from timm.data import create_transform, resolve_data_config
 
 from expunge.checkpoint import load_model, save_model
 from expunge.cli import main
-from expunge.data import Scaling
+from expunge.data import Data, Request, Scaling
 from expunge.datasets._halves import hold_out
+from expunge.datasets.arrays import Arrays
 from expunge.datasets.folder import Folder
 from expunge.errors import DataError
-from images import make_folder
+from expunge.network import Network
+from expunge.stages import load_for
+from images import make_arrays, make_folder
 from test_cli import call as cli
 
 CLASSES = ("cat", "dog", "ship")
@@ -198,3 +202,28 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 0
+
+
+def test_two_classes_of_one_name_stay_two(tmp_path: Path) -> None:
+    """ImageNet has two cranes: the bird and the machine."""
+    images, labels = make_arrays(rows=30, shape=(8, 8, 3))
+    np.savez(tmp_path / "arrays.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    dataset = Arrays(path=str(tmp_path / "arrays.npz"))
+    data = dataset.load()
+    names = ("crane", "crane", *data.label_names[2:])
+    model = Network(args={"width": 2}).build(data)
+    save_model(model, tmp_path / "model", replace(data, label_names=names), {})
+    named = Named(dataset, names)
+    loaded = load_for(load_model(tmp_path / "model"), named, Request(classes=(2,)))
+    assert loaded.train.labels.tolist() == data.train.labels.tolist()
+
+
+@dataclass(frozen=True)
+class Named:
+    """A data set under other names."""
+
+    dataset: Arrays
+    names: tuple[str, ...]
+
+    def load(self) -> Data:
+        return replace(self.dataset.load(), label_names=self.names)

@@ -239,7 +239,7 @@ def named(data: Data, *requests: Request) -> tuple[Bool[np.ndarray, " rows"], Bo
 
 
 def renumbered(data: Data, label_names: tuple[str, ...]) -> Data:
-    """Return the same rows with each class at the place that its name has among others; all its names are there."""
+    """Return the same rows with each class at the place that its name, which no other has, takes among these."""
     places = np.array([label_names.index(name) for name in data.label_names])
 
     def again(rows: Rows) -> Rows:
@@ -248,12 +248,11 @@ def renumbered(data: Data, label_names: tuple[str, ...]) -> Data:
     return replace(data, train=again(data.train), test=again(data.test), label_names=label_names)
 
 
-def only_classes(data: Data, names: Sequence[str]) -> Data:
-    """Return the rows of some classes alone, which become the classes 0 and up, in their order.
+def only_classes(data: Data, kept: Sequence[int]) -> Data:
+    """Return the rows of some classes alone, given in ascending order, which become the classes 0 and up.
 
     Earlier requests are told in the new numbers of classes and rows, as far as anything of what they name is left.
     """
-    kept = [index for index, name in enumerate(data.label_names) if name in names]
     places, row_places = np.full(len(data.label_names), -1), np.full(len(data.train), -1)
     places[kept] = np.arange(len(kept))
     rows_kept = np.flatnonzero(np.isin(data.train.labels, kept))

@@ -63,7 +63,7 @@ def as_left(data: Data, history: Sequence[Entry]) -> Data:
     left = replace(data, earlier=requests)
     if not dropped:
         return left
-    return only_classes(left, [name for index, name in enumerate(data.label_names) if index not in dropped])
+    return only_classes(left, [index for index in range(len(data.label_names)) if index not in dropped])
 
 
 def since(data: Data, before: Sequence[Entry], after: Sequence[Entry]) -> Sequence[Entry]:

@@ -238,7 +238,9 @@ def load_whole(checkpoint: Checkpoint, dataset: Dataset, absent: Request | None 
     if isinstance(dataset, Adaptable) and checkpoint.mean:
         dataset = dataset.adapted(checkpoint.input_size, checkpoint.mean, checkpoint.std, checkpoint.scaling)
     data, known = dataset.load(), checkpoint.label_names
-    if set(known) >= set(data.label_names) and not any(entry.get("head") == "drop" for entry in checkpoint.history):
+    one_each = len(set(known)) == len(known)  # of two classes with one name, only the order tells which is which
+    dropped = any(entry.get("head") == "drop" for entry in checkpoint.history)
+    if known != data.label_names and one_each and set(known) >= set(data.label_names) and not dropped:
         before = classes_in(checkpoint.history)
         gone = {name for index, name in enumerate(known) if index in before}
         if absent is not None:
