@@ -58,8 +58,11 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   addEventListener("beforeprint", () => print(true));
   addEventListener("afterprint", () => print(false));
-  await drawEach(places.filter((place) => !folded(place)));
-  letGo();
+  try {
+    await drawEach(places.filter((place) => !folded(place)));
+  } finally {
+    letGo();
+  }
   // what was drawn while it was folded away has no width yet
   document.querySelectorAll("details.fold").forEach((details) =>
     details.addEventListener("toggle", () => details.open && details.querySelectorAll(".plot").forEach(draw)),
