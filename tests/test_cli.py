@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from rich.console import Console
 from typer.testing import CliRunner
@@ -449,6 +450,21 @@ def test_an_interruption_exits_with_130(capsys: pytest.CaptureFixture[str], monk
 
     monkeypatch.setattr(typer.Typer, "__call__", interrupted)
     assert call(capsys, "demo") == (130, "", "expunge: interrupted\n")
+
+
+def test_a_process_whose_group_has_lost_another_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer")
+
+    monkeypatch.setattr(typer.Typer, "__call__", lost)
+    with pytest.raises(RuntimeError):  # a process that is alone has another reason
+        call(capsys, "demo")
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    code, out, err = call(capsys, "demo")
+    assert (code, out) == (3, "")
+    assert err == "expunge: another process has ended, and this one with it: repeat the same command to go on\n"
 
 
 def test_a_wrong_value_names_its_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,13 @@
 """Adding processes changes nothing: evidence, findings and weights of one process and of several."""
 
+import copy
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from expunge.audits.accuracy import Accuracy
 from expunge.audits.head import Head
@@ -29,13 +32,14 @@ from expunge.case import Audit, open_case
 from expunge.checkpoint import load_model
 from expunge.data import PARTS, Request, split
 from expunge.datasets.shapes import Shapes
-from expunge.errors import ModelError, SettingsError
+from expunge.errors import ModelError, SettingsError, StoppedError
 from expunge.forgetting import run_method
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
-from expunge.processes import share
+from expunge.processes import leave, share
+from expunge.resume import resumable
 from expunge.runtime import Runtime, open_runtime
-from expunge.training import Training, fit
+from expunge.training import Training, cross_entropy, fit
 
 AUDITS: tuple[Audit, ...] = (
     Accuracy(),
@@ -78,6 +82,7 @@ def gather(fabric: Fabric, folder: str) -> None:
     save_file({name: value.clone() for name, value in tensors.items()}, f"{folder}/{fabric.global_rank}.safetensors")
     findings = [asdict(finding) for audit in AUDITS for finding in audit(case)]
     Path(f"{folder}/{fabric.global_rank}.json").write_text(json.dumps(findings))
+    leave()
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -118,6 +123,7 @@ def forget(fabric: Fabric, folder: str) -> None:
     save_file({key: value.clone() for key, value in made.model.state_dict().items()}, f"{folder}/{name}.safetensors")
     told = {"access": {part: asdict(count) for part, count in made.access.items()}, "flops": made.bill.flops}
     Path(f"{folder}/{name}.json").write_text(json.dumps(told))
+    leave()
 
 
 def test_two_processes_train_and_forget_as_one_does(tmp_path: Path) -> None:
@@ -143,6 +149,64 @@ def expunge(*words: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_processes_leave_their_group_before_they_end(tmp_path: Path) -> None:
+    script = tmp_path / "joined.py"
+    script.write_text(
+        "import atexit, torch\n"
+        "from expunge.runtime import open_runtime\n"
+        "atexit.register(lambda: print(torch.distributed.is_initialized(), flush=True))\n"  # what comes first goes last
+        "open_runtime(device='cpu', devices=2)\n"
+        "print(torch.distributed.is_initialized(), flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=True)
+    assert sorted(done.stdout.split()) == ["False", "False", "True", "True"]
+
+
+def stopped(fabric: Fabric, folder: str) -> None:
+    """Train with a journal and ask one process alone to stop, train on, and write weights and what was said."""
+    torch.set_num_threads(1)
+    data = Shapes(classes=4, size=8, channels=1, train_rows=320, test_rows=40).load()
+    said: list[str] = []
+    asked = 0
+    runtime = Runtime(fabric=fabric, seed=3)
+    with runtime.seeded("train/init"):
+        start = Network(name="mlp").build(data)
+
+    def loss(logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
+        nonlocal asked
+        asked += 1
+        if asked == 70 and fabric.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return cross_entropy(logits, labels, inputs)
+
+    for attempt in range(2):
+        model = copy.deepcopy(start)
+        try:
+            with resumable(replace(runtime, tell=said.append), Path(folder, "out"), {}, (data.train,)) as own:
+                fit(model, data.train, own, Training(epochs=8, batch_size=16), stage="train", loss=loss)
+        except StoppedError as error:
+            said.append(f"{attempt}: {error} after {asked} steps")
+    whole = copy.deepcopy(start)
+    fit(whole, data.train, runtime, Training(epochs=8, batch_size=16), stage="train")
+    told = {"said": said, "steps": asked, "same": all(map(torch.equal, model.parameters(), whole.parameters()))}
+    Path(f"{folder}/{fabric.global_rank}.json").write_text(json.dumps(told))
+    leave()
+
+
+def test_when_one_process_is_asked_to_stop_all_save_and_stop_and_go_on_together(tmp_path: Path) -> None:
+    two = Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn")
+    two.launch(stopped, str(tmp_path))  # type: ignore[arg-type]
+    for rank in (0, 1):
+        told = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert told["steps"] == 8 * 20  # none twice
+        assert told["same"]
+        assert told["said"][0].startswith("0: interrupted: ")
+        assert told["said"][0].endswith(" after 128 steps")
+        if rank == 0:  # which alone writes, and speaks in a command
+            assert "repeat the same command to go on" in told["said"][0]
+            assert "going on from the progress" in told["said"][1]
 
 
 def test_processes_that_share_a_transformer_out_write_a_folder_that_one_loads(tmp_path: Path) -> None:

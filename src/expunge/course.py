@@ -78,12 +78,14 @@ class Course:
         self.total += loss
         last = self.done == self.steps
         journal = self.runtime.journal
-        save = self.name is not None and journal is not None and (journal.due_at_end() if last else journal.due())
         looks = last or self.done % LOOK == 0
+        # of several processes all look at the loss together, and so they stop and save
+        may = looks or self.runtime.fabric.world_size == 1
+        stop = may and journal is not None and journal.stops()
+        due = journal is not None and (journal.due_at_end() if last else journal.due())
+        save = may and self.name is not None and self.runtime.highest(stop or due) > 0
         if self.runtime.rehearsal is not None:  # two states are held at a time: so much memory is needed
             looks = self.done < SET_ASIDE
-        if self.runtime.fabric.world_size > 1:  # all processes look at the loss together, and so they save
-            save = looks and self.runtime.highest(float(save)) > 0
         if looks or save:
             mean = self._mean()
             if not self._goes_well(mean):
@@ -91,10 +93,10 @@ class Course:
                 return False
             if not last:
                 self._good = self._held()
-        if journal is not None:
-            if self.name is not None and save:
-                journal.save(self.name, self._end() if last else self._good)
-            journal.check_stop()
+        if journal is not None and self.name is not None and save:
+            journal.save(self.name, self._end() if last else self._good)
+        if stop:
+            raise KeyboardInterrupt
         return True
 
     def _mean(self) -> float:

@@ -62,10 +62,12 @@ class Journal:
     """Says a line to the user."""
     writes: bool = True
     """Whether this process writes; of several, one does."""
+    in_any: Callable[[bool], bool] = bool
+    """Tells whether something holds in any of several processes, which all ask at once."""
     stop: bool = False
-    """Whether the user has asked to stop: the next step saves and raises KeyboardInterrupt."""
+    """Whether this process has been asked to stop: work that is under way saves and raises KeyboardInterrupt."""
     working: bool = False
-    """Whether a piece of work is under way that looks at `stop` after every step."""
+    """Whether a piece of work is under way that asks `stops` now and then."""
     _opened: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
     _seen: Counter[str] = field(default_factory=Counter)
@@ -96,12 +98,12 @@ class Journal:
 
     def due(self) -> bool:
         """Return whether it is time for an unfinished piece of work to be saved."""
-        return self.stop or time.monotonic() - self._saved >= self.every
+        return time.monotonic() - self._saved >= self.every
 
     def due_at_end(self) -> bool:
         """Return whether a finished piece of work is worth saving: not in a short command, nor if it took no time."""
         now = time.monotonic()
-        return self.stop or (now - self._opened >= self.every and now - self._saved >= self.every / 10)
+        return now - self._opened >= self.every and now - self._saved >= self.every / 10
 
     def save(self, name: str, state: State) -> None:
         """Keep the state of a piece of work in place of its earlier one.
@@ -123,18 +125,18 @@ class Journal:
 
     @contextmanager
     def work(self) -> Iterator[None]:
-        """Let a request to stop wait for the work inside, which calls `check_stop` after every step."""
+        """Let a request to stop wait for the work inside, which asks `stops` and ends by itself."""
         self.working = True
         try:
             yield
         finally:
             self.working = False
-        self.check_stop()
-
-    def check_stop(self) -> None:
-        """Raise KeyboardInterrupt if the user has asked to stop."""
-        if self.stop:
+        if self.stops():
             raise KeyboardInterrupt
+
+    def stops(self) -> bool:
+        """Return whether to stop here: one alone would leave the others waiting, so all processes ask at once."""
+        return self.in_any(self.stop)
 
     def remembered(self, value: Callable[[], str], *what: Any) -> str:
         """Return a text that a piece of work makes, from the journal if it is there."""
@@ -161,11 +163,16 @@ class Journal:
     def open(self) -> None:
         """Look for progress of an earlier attempt, and remove what is of another command or data.
 
+        Of several processes the one that writes does, and the others go by what it leaves.
+
         Raises:
-            OutputError: Another process works on the same output.
+            OutputError: Another command works on the same output.
         """
-        if not self.folder.is_dir():
-            return
+        if self.writes and self.folder.is_dir():
+            self._look()
+        self.in_any(False)  # until then the others wait
+
+    def _look(self) -> None:
         self._hold()
         path = self.folder / KEY
         found = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
@@ -182,8 +189,9 @@ class Journal:
             self._lock = None
 
     def remove(self) -> None:
-        """Remove all progress."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove all progress; of several processes, the one that writes does."""
+        if self.writes:
+            shutil.rmtree(self.folder, ignore_errors=True)
         self.close()
 
     def _path(self, name: str) -> Path:
@@ -192,7 +200,12 @@ class Journal:
 
 @contextmanager
 def journal_of(
-    out: Path, key: Callable[[], Mapping[str, Any]], tell: Callable[[str], None], *, writes: bool = True
+    out: Path,
+    key: Callable[[], Mapping[str, Any]],
+    tell: Callable[[str], None],
+    *,
+    writes: bool = True,
+    in_any: Callable[[bool], bool] = bool,
 ) -> Iterator[Journal]:
     """Give the journal of a command that makes `out`; at the end its progress is removed, unless there was an error.
 
@@ -203,7 +216,8 @@ def journal_of(
         StoppedError: The user has stopped it; says how to go on.
     """
     folder = out.absolute().with_name(f".{out.name}-progress")
-    journal = Journal(folder=folder, key=key, every=float(os.environ.get(EVERY, 30)), tell=tell, writes=writes)
+    every = float(os.environ.get(EVERY, 30))
+    journal = Journal(folder=folder, key=key, every=every, tell=tell, writes=writes, in_any=in_any)
     journal.open()
     try:
         with _waiting(journal):

@@ -5,6 +5,7 @@ already, and Fabric finds each one's place in the environment. Every process run
 writes and speaks.
 """
 
+import atexit
 import copy
 import logging
 import os
@@ -71,7 +72,24 @@ def open_fabric(*, device: str, precision: str, devices: int, num_nodes: int, st
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of every process that joins
         fabric.launch()
+        atexit.register(leave)
     return fabric
+
+
+def leave() -> None:
+    """Leave the group of processes, as each of them should before it ends; alone, do nothing.
+
+    Fabric sees to it on GPUs alone. On CPUs the group's threads can outlive the interpreter, and then abort the process
+    after all its work is done: https://github.com/pytorch/pytorch/issues/190489
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def other_lost(error: RuntimeError) -> bool:
+    """Return whether an error is that of a process whose group has lost another."""
+    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return joined and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error))
 
 
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:

@@ -40,5 +40,8 @@ def resumable(runtime: Runtime, out: Path, told: Mapping[str, Any], rows: tuple[
             **environment(str(runtime.device)),
         }
 
-    with journal_of(out, key, runtime.tell, writes=runtime.fabric.global_rank == 0) as journal:
+    def in_any(holds: bool) -> bool:
+        return runtime.highest(holds) > 0
+
+    with journal_of(out, key, runtime.tell, writes=runtime.fabric.global_rank == 0, in_any=in_any) as journal:
         yield replace(runtime, journal=journal)

@@ -14,6 +14,7 @@ from expunge.data import Request, split
 from expunge.datasets.shapes import Shapes
 from expunge.forgetting import run_method
 from expunge.network import rebuild
+from expunge.processes import leave
 from expunge.runtime import Runtime
 from expunge.settings import build, names
 
@@ -59,6 +60,7 @@ def forget(fabric: Fabric, folder: str) -> None:
         reads = torch.tensor([[count.rows, count.reads] for count in made.access.values()])
         weights = {key: value.clone() for key, value in made.model.state_dict().items()}
         save_file(weights | {"reads": reads}, f"{folder}/{name}-{fabric.world_size}-{fabric.global_rank}.safetensors")
+    leave()
 
 
 def test_two_processes_forget_as_one_does(tmp_path: Path) -> None:

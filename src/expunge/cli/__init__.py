@@ -250,7 +250,7 @@ app.command("list")(speaking(list_all))
 
 
 def main() -> None:
-    """Run the command line; exit with 0, 1 (a requirement failed), 2 (bad input) or 130 (interrupted)."""
+    """Run the command line; exit with 0, 1 (requirement failed), 2 (bad input), 3 (process lost) or 130 (interrupted)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False) or 0
@@ -267,6 +267,12 @@ def main() -> None:
         code = _fail(f"expected to read or write {error.filename or 'a file'}, got: {error.strerror or error}", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", 130)
+    except RuntimeError as error:
+        from expunge.processes import other_lost
+
+        if not other_lost(error):
+            raise
+        code = _fail("another process has ended, and this one with it: repeat the same command to go on", 3)
     sys.exit(code)
 
 
