@@ -250,7 +250,7 @@ app.command("list")(speaking(list_all))
 
 
 def main() -> None:
-    """Run the command line; exit with 0, 1 (requirement failed), 2 (bad input), 3 (process lost) or 130 (interrupted)."""
+    """Run the command line; exit 0, 1 (requirement failed), 2 (bad input), 3 (process lost) or 130 (interrupted)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False) or 0
