@@ -2,6 +2,7 @@
 
 1. Tuning. Each method is tuned (`expunge.tuning`) on one class and seed that nothing else is measured on: the same
    number of trials for all, judged without any test row, and without forgotten rows if the method may not read them.
+   With ``--trials 0`` nothing is tuned.
 2. Measuring. For each class and seed every method forgets the class from the same original, with its own settings and
    with the tuned ones. What comes out is judged against the band of `--references` retrained models; one more is judged
    as if it were a method. `head_mask` and the original itself are the controls that must fail.
@@ -215,7 +216,7 @@ def main() -> None:
     methods = methods_for(world, arguments.methods or names("methods"))
     kept = earlier(arguments)
     tuned: dict[str, Any] = kept["tuning"]
-    if arguments.request == "classes":
+    if arguments.request == "classes" and arguments.trials:
         left = {name: method for name, method in methods.items() if name not in kept["tuning"]}
         tuned = kept["tuning"] | tune_all(world, left, arguments.tuning_class, arguments.tuning_seed, arguments.trials)
     ready = {
