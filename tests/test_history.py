@@ -23,6 +23,7 @@ from expunge.errors import ExpungeError, RequestError
 from expunge.fingerprints import fingerprint
 from expunge.history import Entry, as_left, requests_in, since
 from expunge.methods._other_classes import forgotten_classes
+from expunge.methods.projected_gradient import ProjectedGradient
 from expunge.methods.random_labels import other_labels
 from expunge.methods.retrain import Retrain
 from expunge.population import Recipe, member_key
@@ -231,10 +232,44 @@ def test_rows_are_forgotten_one_request_after_another(
     assert "expected rows that no earlier request names" in err
 
 
+def test_what_a_method_keeps_for_the_next_request_lies_beside_the_weights(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*SHAPES, "--method", "projected_gradient", "--set", "epochs=2", "--set", "keep=true"]
+    reads = []
+    for parent, name, out in ((folders / "original", "shape-1", "first"), (tmp_path / "first", "shape-2", "second")):
+        code, _, err = call(capsys, "forget", str(parent), *words, "--classes", name, "--out", str(tmp_path / out))
+        assert code == 0, err
+        reads.append(json.loads((tmp_path / out / "forget.json").read_text())["access"]["retain"]["reads"])
+    assert reads[0] > reads[1] == 0
+    told = (tmp_path / "second" / "SHA256SUMS").read_text().split()
+    assert told[1::2] == ["model.safetensors", "statistics.safetensors"]
+    another = ["--method", "finetune", "--classes", "shape-2", "--out", str(tmp_path / "another")]
+    assert call(capsys, "forget", str(tmp_path / "first"), *SHAPES, *another)[0] == 0
+    assert not (tmp_path / "another" / "statistics.safetensors").exists()  # another network's by now
+    file = tmp_path / "first" / "statistics.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    given = [str(tmp_path / "first"), *words, "--classes", "shape-2", "--out", str(tmp_path / "third")]
+    code, _, err = call(capsys, "forget", *given)
+    assert (code, (tmp_path / "third").exists()) == (2, False)
+    assert "expected statistics.safetensors in" in err
+    assert "as it was written" in err
+
+
 @pytest.fixture(scope="module")
 def halves(toy: Toy) -> tuple[TensorDataset, TensorDataset]:
     train, test = (TensorDataset(*half.batch(np.arange(len(half)))) for half in (toy.data.train, toy.data.test))
     return train, test
+
+
+def test_in_python_too_what_a_method_keeps_goes_on_with_what_it_made(
+    toy: Toy, halves: tuple[TensorDataset, TensorDataset]
+) -> None:
+    train, method = halves[0], ProjectedGradient(epochs=1, keep=True)
+    made = forget(toy.model, train, classes=1, method=method, device="cpu")
+    again = forget(made, train, classes=2, method=method, device="cpu")
+    assert made.access["retain"].reads > again.access["retain"].reads == 0
+    assert forget(made, train, classes=2, method="head_mask", device="cpu").statistics == {}
 
 
 def right(made: Forgotten, test: TensorDataset, index: int) -> float:

@@ -1,6 +1,7 @@
 """Methods beside UNSIR's: adapters, projections and distillation without data; each one's own mechanism at work."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from torch.nn import functional
 from conftest import Toy
 from expunge.access import Access, Count
 from expunge.data import PARTS, Data, Request, Split, split
-from expunge.errors import DivergedError, ModelError
+from expunge.errors import DivergedError, ModelError, RequestError
+from expunge.forgetting import run_method
 from expunge.methods import gated_knowledge_transfer, prune_lora
 from expunge.methods._adapters import adapt, adaptable_layers
 from expunge.methods._subspaces import find_layers, input_grams
@@ -375,6 +377,40 @@ def test_what_is_left_of_all_rows_without_the_forgotten_ones_is_the_retained_row
         bases = (core(values[0], 0.9) for values in (down_dated, gram.values))
         one, other = (basis @ basis.mT for basis in bases)
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+
+
+def test_a_second_request_needs_no_retained_row_where_the_first_has_kept_their_sums(toy: Toy) -> None:
+    model, method = fresh(wide), ProjectedGradient(share=1.0, lr=0.05, keep=True)
+    first = split(few(), Request(classes=(1,)))
+    made = run_method(method, model, first, toy.runtime, lambda: fresh(wide))
+    assert (made.access["retain"].reads, made.access["forget"].rows) == (6, 3)
+    assert set(made.statistics) == {"rows", "gram/0", "gram/4", "gram/6"}
+    second = split(replace(few(), earlier=(first.request,)), Request(classes=(2,)))
+    again = run_method(method, made.model, second, toy.runtime, lambda: fresh(wide), statistics=made.statistics)
+    assert again.access["retain"].reads == 0
+    assert again.statistics["rows"] == len(second["retain"]) == 3
+    anew = run_method(method, made.model, second, toy.runtime, lambda: fresh(wide))
+    assert anew.access["retain"].reads == 3
+    for name, values in anew.statistics.items():
+        torch.testing.assert_close(again.statistics[name], values, rtol=1e-4, atol=1e-4, msg=name)
+    inputs = second["retain"].batch(np.arange(3))[0]
+    before, after, other = (one.model.eval()(inputs) for one in (made, again, anew))
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-4)  # as if retained rows had been read
+    torch.testing.assert_close(other, before, rtol=0, atol=1e-4)
+    forgotten, answers = second["forget"].batch(np.arange(3))[0], []
+    for one in (made, again):
+        answers.append(one.model(forgotten).softmax(dim=1)[:, 2])
+    assert answers[1].max() < answers[0].min() / 2
+
+    more = split(replace(few(12), earlier=(first.request,)), Request(classes=(2,)))
+    with pytest.raises(RequestError, match="expected the 6 training rows that the kept Gram matrices are of, got 8"):
+        run_method(method, made.model, more, toy.runtime, lambda: fresh(wide), statistics=made.statistics)
+    narrow = nn.Sequential(nn.Flatten(), nn.Linear(256, 3))
+    with pytest.raises(RequestError, match="expected Gram matrices of the layers of this network"):
+        run_method(method, narrow, second, toy.runtime, lambda: narrow, statistics=made.statistics)
+    plain = ProjectedGradient(share=1.0, lr=0.05)
+    made = run_method(plain, made.model, second, toy.runtime, lambda: fresh(wide), statistics=made.statistics)
+    assert (made.access["retain"].reads, dict(made.statistics)) == (3, {})
 
 
 def test_the_core_takes_the_fewest_of_the_longest_directions_by_hand() -> None:

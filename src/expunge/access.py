@@ -1,6 +1,6 @@
 """Access: the guard between a method and the data, which hands out what was declared and counts every row read."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,16 +72,26 @@ class Access:
         reads: The parts that the method declares.
         build: Makes a fresh network of the model's architecture, with new random weights.
         workers: Processes that may read ahead for the method. What they have read counts, used or not.
+        statistics: What the method of an earlier request has `kept` with the model: sums over rows, by its own names.
     """
 
     def __init__(
-        self, parts: Split, reads: Iterable[Part], build: Callable[[], nn.Module], *, workers: int = 0
+        self,
+        parts: Split,
+        reads: Iterable[Part],
+        build: Callable[[], nn.Module],
+        *,
+        workers: int = 0,
+        statistics: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.request = parts.request
         self.earlier_classes = tuple(sorted({int(index) for one in parts.earlier for index in one.classes}))
         self.num_classes = len(parts.label_names)
         self.input_size = parts.input_size
         self.build = build
+        self.statistics: Mapping[str, Tensor] = statistics or {}
+        self.kept: dict[str, Tensor] = {}
+        """What a method leaves for the next request of the new model, in the place of its rows."""
         # in one order: a set has another in every process, and processes add up their counts in turn
         self.counted = {part: CountedRows(parts[part], workers) for part in sorted(reads)}
 

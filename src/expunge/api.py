@@ -75,13 +75,14 @@ def forget(
         raise SettingsError(f"expected a head to keep or drop, got {head!r}")
     runtime = open_runtime(device=device, precision=precision, seed=seed, progress=progress)
     before = _before(model, earlier)
+    kept = model.statistics if isinstance(model, Forgotten) else None
     model = _network(model)
     given = _Given(train=as_rows(train, labels), test=None, label_names=label_names)
     parts = _split(model, given.left(before), Request(classes=_each(classes), rows=_each(rows)), absent=True)
     chosen: Method = build_settings("methods", {"name": method}) if isinstance(method, str) else method
     fresh = rebuild(model) if build is None else lambda: _giving_logits(build())
     headed(model, parts, head)  # what cannot be dropped is told before the work
-    made = run_guarded(chosen, model, parts, runtime, fresh)
+    made = run_guarded(chosen, model, parts, runtime, fresh, statistics=kept)
     done = entry(made.method, parts, seed, head)
     return replace(made, model=bare(headed(made.model, parts, head)), history=(*before, done))
 

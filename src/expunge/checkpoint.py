@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from timm.models import save_for_hf
-from torch import nn
+from torch import Tensor, nn
 
 from expunge import hugging_face
 from expunge.blueprint import Blueprint, as_image, blueprint_of
@@ -26,6 +26,7 @@ from expunge.files import SUMS, as_written, file_hash, settle, write_sum
 from expunge.model_files import (
     CONFIG,
     PROCESSOR,
+    STATISTICS,
     WEIGHTS,
     Shapes,
     check_args,
@@ -78,6 +79,8 @@ class Checkpoint(Config):
 
     model: nn.Module
     """In single precision."""
+    folder: Path
+    """Where it lies."""
     hash: str
     """SHA-256 of the weights file."""
     halves: Precisions
@@ -86,6 +89,20 @@ class Checkpoint(Config):
     def child(self, entry: dict[str, Any]) -> dict[str, Any]:
         """Return the `about` of a model made from this one."""
         return self.about | {"history": [*self.history, entry], "parent": self.hash}
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Return what the method of the last request has kept for the next; nothing if it kept nothing.
+
+        Raises:
+            ModelError: The file is damaged, or holds numbers that are not finite.
+        """
+        file = self.folder / STATISTICS
+        if not file.is_file():
+            return {}
+        check_written(file)
+        found = read_weights(file)
+        check_finite(found, file)
+        return found
 
     def as_stored(self) -> nn.Module:
         """Return the model in the precision of its file: a copy, where that is half.
@@ -100,7 +117,13 @@ class Checkpoint(Config):
 
 
 def save_model(
-    model: nn.Module, folder: Path, data: Data, about: dict[str, Any], *, dropped: Collection[int] = ()
+    model: nn.Module,
+    folder: Path,
+    data: Data,
+    about: dict[str, Any],
+    *,
+    dropped: Collection[int] = (),
+    statistics: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Fill a folder with a model.
 
@@ -111,6 +134,7 @@ def save_model(
         data: Gives label names, input size, mean, standard deviation and scaling.
         about: How the weights came about; see `Config`.
         dropped: Classes of the data that the model has no output of.
+        statistics: What a method keeps for the model's next request.
 
     Raises:
         ModelError: It is not known what the network is built from, or its weights share memory.
@@ -130,8 +154,11 @@ def save_model(
     try:
         _write(model, blueprint, folder, told, inputs)
         write_sum(folder / WEIGHTS)
+        if statistics:
+            save_file({name: value.contiguous() for name, value in statistics.items()}, folder / STATISTICS)
+            write_sum(folder / STATISTICS)
     except SafetensorError as error:
-        raise OutputError(f"expected to write {folder / WEIGHTS}, got: {error}") from error
+        raise OutputError(f"expected to write into {folder}, got: {error}") from error
 
 
 def _write(model: nn.Module, blueprint: Blueprint, folder: Path, told: dict[str, Any], inputs: dict[str, Any]) -> None:
@@ -174,10 +201,21 @@ def load_model(place: Path | str, *, builder: str | None = None) -> Checkpoint:
     config = read_config(path)
     _check_named(config.blueprint, builder, path)
     model = _with_weights(config.blueprint, read_shapes(path / WEIGHTS), path)
-    digest = file_hash(path / WEIGHTS)
-    if not as_written(path / WEIGHTS, digest):
-        raise ModelError(f"expected {WEIGHTS} in {path} as it was written, got other bytes than {SUMS} there tells of")
-    return Checkpoint(**vars(config), model=model, hash=digest, halves=read_halves(path / WEIGHTS))
+    digest = check_written(path / WEIGHTS)
+    return Checkpoint(**vars(config), model=model, folder=path, hash=digest, halves=read_halves(path / WEIGHTS))
+
+
+def check_written(file: Path) -> str:
+    """Return the SHA-256 of a file in a model folder.
+
+    Raises:
+        ModelError: It is another than the folder tells of.
+    """
+    digest = file_hash(file)
+    if not as_written(file, digest):
+        told = f"got other bytes than {SUMS} there tells of"
+        raise ModelError(f"expected {file.name} in {file.parent} as it was written, {told}")
+    return digest
 
 
 def read_config(path: Path) -> Config:

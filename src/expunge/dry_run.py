@@ -6,13 +6,13 @@ audits do beyond gathering the answers of all models is not foreseen: each works
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from expunge.auditing import AuditPlan
 from expunge.cache import Cache
@@ -82,7 +82,8 @@ def rehearse_forgetting(plan: Plan, runtime: Runtime) -> DryRun:
     Raises:
         ExpungeError: As `forget_folder`.
     """
-    forecast = _forget(plan.method, plan.checkpoint.model, plan.parts, runtime)
+    checkpoint = plan.checkpoint
+    forecast = _forget(plan.method, checkpoint.model, plan.parts, runtime, checkpoint.statistics())
     reads: dict[str, int] = {part: len(plan.parts[part]) for part in sorted(plan.method.reads)}
     return DryRun(reads=reads, out=str(plan.out), to_train=0, cached=0, forecast=forecast)
 
@@ -155,9 +156,15 @@ def rehearse_run(
     )
 
 
-def _forget(method: Method, model: nn.Module, parts: Split, runtime: Runtime) -> Forecast:
+def _forget(
+    method: Method,
+    model: nn.Module,
+    parts: Split,
+    runtime: Runtime,
+    statistics: Mapping[str, Tensor] | None = None,
+) -> Forecast:
     def work(here: Runtime) -> tuple[None, int]:
-        forgotten = run_method(method, model, parts, here, rebuild(model))
+        forgotten = run_method(method, model, parts, here, rebuild(model), statistics=statistics)
         guarded(forgotten, method, model, parts, here)
         # of all processes; what the others did is theirs to count
         return None, forgotten.bill.flops // here.fabric.world_size

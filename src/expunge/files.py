@@ -171,8 +171,9 @@ def file_hash(path: Path) -> str:
 
 
 def write_sum(file: Path) -> None:
-    """Write the hash of a file into `SUMS` beside it."""
-    (file.parent / SUMS).write_text(f"{file_hash(file)}  {file.name}\n", encoding="utf-8")
+    """Add the hash of a new file to `SUMS` beside it."""
+    with (file.parent / SUMS).open("a", encoding="utf-8") as sums:
+        sums.write(f"{file_hash(file)}  {file.name}\n")
 
 
 def as_written(file: Path, found: str) -> bool:

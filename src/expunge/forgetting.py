@@ -2,9 +2,9 @@
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -45,6 +45,8 @@ class Forgotten:
     pictures: tuple[Picture, ...]
     history: tuple[dict[str, Any], ...] = ()
     """What the model was made to forget, an entry per request, the last one last; see `expunge.history`."""
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the method keeps for the next request, in the place of rows: sums over them, by names of its own."""
 
 
 KeepOrDrop = Literal["keep", "drop"]
@@ -62,6 +64,8 @@ def run_method(
     runtime: Runtime,
     build: Callable[[], nn.Module],
     again: Again | None = None,
+    *,
+    statistics: Mapping[str, Tensor] | None = None,
 ) -> Forgotten:
     """Let a method make a model forget.
 
@@ -75,6 +79,7 @@ def run_method(
         runtime: Where; a fresh bill is opened.
         build: Makes a network of the same architecture with fresh weights.
         again: May start over with another method; what all tries read and cost is counted.
+        statistics: What an earlier request has kept with the model.
 
     Raises:
         ModelError: The original has weights that are not finite, or all of them are frozen; or half precision holds
@@ -92,7 +97,7 @@ def run_method(
             "choose one that reads none of them, such as 'unsir'"
         )
     start = in_single(model)
-    access = Access(parts, method.reads, lambda: in_single(build()), workers=runtime.workers)
+    access = Access(parts, method.reads, lambda: in_single(build()), workers=runtime.workers, statistics=statistics)
     runtime = replace(runtime.fresh(), counted=access.counted)
 
     def make() -> nn.Module:
@@ -125,6 +130,7 @@ def run_method(
         pictures=tuple(
             picture(kind, parts.label_names[index], images) for (kind, index), images in runtime.images.items()
         ),
+        statistics={name: value.cpu() for name, value in access.kept.items()},
     )
 
 

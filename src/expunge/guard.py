@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from expunge.case import Method
 from expunge.data import Split
@@ -32,7 +32,13 @@ TRIES = 4
 
 
 def run_guarded(
-    method: Method, model: nn.Module, parts: Split, runtime: Runtime, build: Callable[[], nn.Module]
+    method: Method,
+    model: nn.Module,
+    parts: Split,
+    runtime: Runtime,
+    build: Callable[[], nn.Module],
+    *,
+    statistics: Mapping[str, Tensor] | None = None,
 ) -> Forgotten:
     """Let a method make a model forget; as long as that costs too much, start over at half the learning rates.
 
@@ -45,6 +51,7 @@ def run_guarded(
         parts: The data, split by the request.
         runtime: Where.
         build: Makes a network of the same architecture with fresh weights.
+        statistics: What an earlier request has kept with the model.
 
     Raises:
         ExpungeError: As `run_method`.
@@ -65,7 +72,7 @@ def run_guarded(
         here.cost.events.append(f"{lost(kept, values)}: back to the original, and on with half of {setting}")
         return from_mapping(type(used), at_half_rate(to_mapping(used)))
 
-    made = run_method(method, model, parts, runtime, build, again)
+    made = run_method(method, model, parts, runtime, build, again, statistics=statistics)
     return guarded(made, method, model, parts, runtime)
 
 

@@ -21,6 +21,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from expunge.errors import ModelError
 
 WEIGHTS = "model.safetensors"
+STATISTICS = "statistics.safetensors"
+"""Beside the weights: what a method has kept for the model's next request; see `expunge.access`."""
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")

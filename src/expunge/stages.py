@@ -141,16 +141,18 @@ def forget_folder(plan: Plan, runtime: Runtime) -> Forgotten:
     model = plan.checkpoint.model
     asked = entry(describe(plan.method), plan.parts, plan.seed, plan.head)
     without = dropped(plan.parts, plan.head)
-    told = {"command": "forget", "parent": plan.checkpoint.hash, **asked}
+    statistics = plan.checkpoint.statistics()
+    told = {"command": "forget", "parent": plan.checkpoint.hash, "statistics": sorted(statistics), **asked}
     with resumable(runtime, plan.out, told, (plan.data.train,)) as runtime:
-        forgotten = run_guarded(plan.method, model, plan.parts, runtime, rebuild(model))
+        forgotten = run_guarded(plan.method, model, plan.parts, runtime, rebuild(model), statistics=statistics)
         forgotten = _as_stored(forgotten, plan.checkpoint)
         forgotten = replace(forgotten, model=headed(forgotten.model, plan.parts, plan.head))
         about = entry(forgotten.method, plan.parts, plan.seed, plan.head)
         reads = as_reads(forgotten.access)
         record = Record(experiment=about, cost=forgotten.bill, access=reads, images=forgotten.pictures)
         with new_folder(plan.out, overwrite=plan.overwrite) as folder:
-            save_model(forgotten.model, folder, plan.data, plan.checkpoint.child(about), dropped=without)
+            about = plan.checkpoint.child(about)
+            save_model(forgotten.model, folder, plan.data, about, dropped=without, statistics=forgotten.statistics)
             (folder / RECORD).write_text(record.to_json(), encoding="utf-8")
     return forgotten
 
