@@ -17,12 +17,15 @@ import expunge.report
 from examples import DIGITS, EXPERIMENT, changed, example_findings, example_result, noise
 from expunge.finding import Finding, Series
 from expunge.report import render
+from expunge.report.comparison_page import render as render_comparison
 from expunge.report.limits import limits, of_any, of_level
 from expunge.report.paid import retraining_passes
 from expunge.report.reproduce import as_toml
 from expunge.report.titles import in_words, title
 from expunge.report.wording import clip
 from expunge.result import Picture, Result
+from made_up import NAMES, made_up_comparison
+from test_cli import call
 
 ALLOWED = (
     "expunge.report",
@@ -305,3 +308,18 @@ def test_parts_of_the_data_are_told_in_words() -> None:
         "mean probability of each class over forgotten training rows"
     )
     assert in_words("share of training rows to forget") == "share of training rows to forget"
+
+
+def test_the_command_makes_the_page_of_a_comparison_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compared = made_up_comparison(NAMES[:3], classes=2)
+    source, page = tmp_path / "comparison.json", tmp_path / "comparison.html"
+    source.write_text(compared.to_json())
+    assert call(capsys, "report", str(source), "--out", str(page))[0] == 0
+    assert page.read_text() == render_comparison(compared)
+    code, _, err = call(capsys, "report", str(source), "--card", str(tmp_path / "README.md"))
+    assert (code, (tmp_path / "README.md").exists()) == (2, False)
+    assert "expected a result of one model for --card, got the comparison" in err
+    source.write_text(compared.to_json().replace('"ranked"', '"rank"'))
+    code, _, err = call(capsys, "report", str(source), "--out", str(tmp_path / "other.html"))
+    assert (code, (tmp_path / "other.html").exists()) == (2, False)
+    assert "expected a Comparison of schema 1 in" in err

@@ -147,8 +147,8 @@ def kept_grams(statistics: Mapping[str, Tensor], rows: int) -> dict[str, Float[T
     of = statistics.get("rows", torch.zeros(0))
     if found and of.reshape(-1).tolist() != [rows]:
         raise RequestError(
-            f"expected the {of.tolist()} training rows that the kept Gram matrices are of, got {rows}: give the data of the "
-            "earlier request, or set keep=false to sum up anew"
+            f"expected the {of.tolist()} training rows that the kept Gram matrices are of, got {rows}: give the data "
+            "of the earlier request, or set keep=false to sum up anew"
         )
     return found
 
