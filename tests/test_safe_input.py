@@ -115,6 +115,22 @@ def test_a_pickle_of_something_else_is_refused(held: Any, message: str, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["mlp", "test_convnext.r160_in1k", "resnet20"])
+def test_what_a_file_has_in_half_precision_stays_so_in_the_folder(name: str, tmp_path: Path) -> None:
+    network = Network(name=name)
+    weights = network.build(SHAPES.load()).state_dict()
+    halves = sorted(key for key, value in weights.items() if value.is_floating_point())[1:]
+    weights |= {key: weights[key].to(torch.bfloat16) for key in halves}
+    save_file(weights, tmp_path / "half.safetensors")
+    convert_file(tmp_path / "half.safetensors", network, SHAPES, tmp_path / "out", allow_pickle=False, overwrite=False)
+    kept = load_file(tmp_path / "out" / "model.safetensors")
+    assert kept.keys() == weights.keys()
+    for key, value in kept.items():
+        assert value.dtype == weights[key].dtype, key
+        assert torch.equal(value, weights[key]), key
+    assert load_model(tmp_path / "out").halves.keys() == set(halves)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     data = SHAPES.load()

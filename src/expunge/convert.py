@@ -19,6 +19,7 @@ from expunge.files import check_free, new_folder
 from expunge.hugging_face import bare
 from expunge.model_files import how, load_weights, read_weights
 from expunge.network import Network
+from expunge.precision import HALVES, in_precisions
 
 SAFE = ".safetensors"
 ZIP = b"PK"
@@ -32,7 +33,7 @@ INSIDE = ("state_dict", "model_state_dict", "model")
 def convert_file(
     file: Path, network: Network, dataset: Dataset, out: Path, *, allow_pickle: bool, overwrite: bool
 ) -> None:
-    """Write a model folder of a network with the weights in a file.
+    """Write a model folder of a network with the weights in a file; what is in half precision there stays so.
 
     Args:
         file: ``.safetensors``, or a pickle that ``torch.save`` wrote of a ``state_dict``.
@@ -58,6 +59,7 @@ def convert_file(
     data = dataset.load()
     model = network.build(data)
     load_weights(bare(model), weights, file)
+    in_precisions(bare(model), {name: value.dtype for name, value in weights.items() if value.dtype in HALVES})
     with new_folder(out, overwrite=overwrite) as folder:
         save_model(model, folder, data, {})
 
