@@ -54,7 +54,9 @@ def test_a_request_of_rows_leaves_the_test_rows() -> None:
         (lambda: Request(rows=(0, 9)), "expected training rows from 0 to 4, got 0 to 9"),
         (lambda: Request(rows=(0, 1, 2, 3, 4)), "expected rows to retain, got all 5"),
         (lambda: parse_request(["1,,2"], None), "expected classes separated by commas, got '1,,2'"),
-        (lambda: parse_request([], "1,x"), "expected row numbers separated by commas, got 'x'"),
+        (lambda: parse_request([], "1,,2"), "expected rows separated by commas, got '1,,2'"),
+        (lambda: parse_request([], "@no/such"), "expected a file with a row on each line in no/such, got"),
+        (lambda: split(data(), parse_request([], "1,x")), "expected rows of these data by number, .* got 'x'"),
     ],
 )
 def test_a_request_that_cannot_be_honoured_is_refused(request_: object, message: str) -> None:

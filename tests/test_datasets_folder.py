@@ -14,12 +14,13 @@ from timm.data import create_transform, resolve_data_config
 
 from expunge.checkpoint import load_model, save_model
 from expunge.cli import main
-from expunge.data import Data, Request, Scaling
+from expunge.data import Data, Request, Scaling, only_classes, parse_request, split
 from expunge.datasets._halves import hold_out
 from expunge.datasets.arrays import Arrays
 from expunge.datasets.folder import Folder
-from expunge.errors import DataError
+from expunge.errors import DataError, RequestError
 from expunge.network import Network
+from expunge.rows import names_of
 from expunge.stages import load_for
 from images import make_arrays, make_folder
 from test_cli import call as cli
@@ -35,6 +36,31 @@ def test_halves_are_the_folders_and_classes_their_names(tmp_path: Path) -> None:
     assert (data.train.labels.tolist(), len(data.test)) == ([0] * 4 + [1] * 4 + [2] * 4, 6)
     assert data.input_size == (3, 10, 10)
     assert (data.mean, data.std) == ((0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.mark.parametrize("halves", [True, False])
+def test_a_training_row_is_called_by_its_file(tmp_path: Path, *, halves: bool) -> None:
+    make_folder(tmp_path / "train" if halves else tmp_path, classes=CLASSES, per_class=10)
+    if halves:
+        make_folder(tmp_path / "test", classes=CLASSES, per_class=2, seed=1)
+    data = Folder(path=str(tmp_path)).load()
+    names = names_of(data.train)
+    assert names is not None
+    assert len(names) == (30 if halves else 24)
+    listed = tmp_path / "listed.txt"
+    listed.write_text(f"{names[20]}\n\n{names[3]}\n")
+    for words in (f"@{listed}", f"{names[20]}, 3", f"20,{names[3]}"):
+        assert split(data, parse_request([], words)).request.rows == (20, 3)
+    assert names_of(split(data, Request(rows=(20, 3)))["forget"]) == [names[3], names[20]]
+    assert names_of(only_classes(data, [1, 2]).train) == [name for name in names if not name.startswith("cat/")]
+    Image.new("RGB", (9, 9)).save((tmp_path / "train" if halves else tmp_path) / names[20])
+    black = [bool((data.train.batch(np.array([row]))[0] == -2).all()) for row in range(len(names))]
+    assert black.index(True) == 20
+    assert sum(black) == 1
+    with pytest.raises(RequestError, match=r"such as 'cat/.*png', got 'cat/x.png' and 1 more: no such file, or one"):
+        split(data, Request(rows=("cat/x.png", "dog/x.png", 3)))
+    with pytest.raises(RequestError, match="expected each row once, got one by name and by number"):
+        split(data, Request(rows=(3, names[3])))
 
 
 def test_an_image_is_scaled_cut_and_normalised(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from expunge.audits.accuracy import Accuracy
 from expunge.case import Audit
 from expunge.cli import app
 from expunge.data import Data, Request, only_classes, split
+from expunge.datasets.folder import Folder
 from expunge.datasets.shapes import Shapes
 from expunge.errors import ExpungeError, RequestError
 from expunge.fingerprints import fingerprint
@@ -28,6 +30,8 @@ from expunge.methods.random_labels import other_labels
 from expunge.methods.retrain import Retrain
 from expunge.population import Recipe, member_key
 from expunge.result import Result
+from expunge.rows import names_of
+from images import make_folder
 from test_cli import SHAPES, call
 from test_data import data, rows
 
@@ -254,6 +258,49 @@ def test_what_a_method_keeps_for_the_next_request_lies_beside_the_weights(
     assert (code, (tmp_path / "third").exists()) == (2, False)
     assert "expected statistics.safetensors in" in err
     assert "as it was written" in err
+
+
+def test_rows_that_were_forgotten_are_found_by_name_whatever_else_is_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_folder(tmp_path / "photos", classes=("cat", "dog", "ship"), per_class=30)
+    words = ["--data", "folder", "--set", f"dataset.path={tmp_path / 'photos'}"]
+    given = [*words, "--set", "dataset.size=12", "--network", "mlp", "--set", "epochs=1"]
+    code, _, err = call(capsys, "train", *given, "--out", str(tmp_path / "original"))
+    assert code == 0, err
+    names = names_of(Folder(path=str(tmp_path / "photos")).load().train)
+    assert names is not None
+    first, other = names[10], names[40]
+    how = ["--method", "finetune", "--set", "repair_epochs=1"]
+    forgetting = [str(tmp_path / "original"), *words, *how, "--rows", f"{first},{names[30]}"]
+    code, _, err = call(capsys, "forget", *forgetting, "--out", str(tmp_path / "first"))
+    assert code == 0, err
+    assert first not in (tmp_path / "first" / "config.json").read_text()
+
+    def again(out: str) -> Any:
+        more = [str(tmp_path / "first"), *words, *how, "--rows", other, "--out", str(tmp_path / out)]
+        code, _, err = call(capsys, "forget", *more)
+        assert code == 0, err
+        told = json.loads((tmp_path / out / "forget.json").read_text())
+        return told["experiment"].get("earlier", {}).get("requests")
+
+    assert again("both") == [{"rows": [10, 30]}]
+    (tmp_path / "photos" / names[0]).unlink()
+    (tmp_path / "photos" / first).unlink()
+    assert again("one") == [{"rows": [28]}]
+    (tmp_path / "photos" / names[30]).unlink()
+    assert again("none") is None
+    audited = [str(tmp_path / "original"), str(tmp_path / "first"), *words, "--out", str(tmp_path / "result.json")]
+    code, _, err = call(capsys, "audit", *audited)
+    assert code == 2
+    assert "expected the 2 rows that were to be forgotten in the data, got 0" in err
+
+
+def test_rows_without_names_are_known_by_number_as_long_as_there_are_as_many() -> None:
+    history: list[Entry] = [{"request": {"rows": [4, 0]}, "train_rows": 6}]
+    assert requests_in(left(), history) == (Request(rows=(0, 4)),)
+    with pytest.raises(RequestError, match="expected the 5 training rows that its own were numbered among, got 6"):
+        requests_in(left(), [{**history[0], "train_rows": 5}])
 
 
 @pytest.fixture(scope="module")

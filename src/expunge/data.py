@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Bool, Int64, Integer
 
 from expunge.errors import DataError, RequestError, did_you_mean
-from expunge.rows import RelabelledRows, Rows, TakenRows, compact
+from expunge.rows import RelabelledRows, Rows, TakenRows, compact, names_of
 
 Part = Literal["retain", "forget", "retain_test", "forget_test"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -83,13 +84,13 @@ def numbered(labels: Int64[np.ndarray, " rows"]) -> tuple[str, ...]:
 class Request:
     """What to forget: whole classes, or single training rows.
 
-    Classes are indices or names; `split` resolves names against the data.
+    Classes and rows are indices or names; `split` resolves names against the data.
     """
 
     classes: tuple[int | str, ...] = ()
     """Classes to forget, each an index or a name."""
-    rows: tuple[int, ...] = ()
-    """Indices of single training rows to forget."""
+    rows: tuple[int | str, ...] = ()
+    """Single training rows to forget, each an index, or a name where the data have such (of images, their files)."""
 
     def __post_init__(self) -> None:
         if bool(self.classes) == bool(self.rows):
@@ -98,14 +99,14 @@ class Request:
             if len(set(items)) < len(items):
                 raise RequestError(f"expected each {what} once, got {list(items)}")
 
-    def resolve(self, label_names: Sequence[str]) -> "Request":
-        """Return the same request with every class as an index.
+    def resolve(self, label_names: Sequence[str], train: Rows) -> "Request":
+        """Return the same request with every class and row as an index.
 
         Raises:
-            RequestError: A class is unknown or ambiguous, one is named twice, or no class would be left.
+            RequestError: A class or row is unknown or ambiguous, one is named twice, or no class would be left.
         """
         if self.rows:
-            return self
+            return Request(rows=find_rows(self.rows, train))
         classes = sorted(find_class(item, label_names) for item in self.classes)
         if len(set(classes)) < len(classes):
             raise RequestError(f"expected each class once, got {list(self.classes)}")
@@ -115,19 +116,52 @@ class Request:
 
 
 def parse_request(classes: Sequence[str], rows: str | None) -> Request:
-    """Return a request from words of the command line, ``["3,ship"]`` and ``"17,4"``.
+    """Return a request from words of the command line: ``["3,ship"]``, and ``"17,ship/4.png"`` or ``"@FILE"``.
 
     Raises:
-        RequestError: A row is no number, or the request is empty or double.
+        RequestError: A word is empty, the file cannot be read, or the request is empty or double.
     """
-    numbers = [] if rows is None else [word.strip() for word in rows.split(",")]
-    for number in numbers:
-        if not number.isdecimal():
-            raise RequestError(f"expected row numbers separated by commas, got {number!r}")
+    listed = [] if rows is None else _lines(Path(rows[1:])) if rows.startswith("@") else rows.split(",")
+    named = [word.strip() for word in listed]
+    if any(not word for word in named):
+        raise RequestError(f"expected rows separated by commas, got {rows!r}")
     words = [word.strip() for item in classes for word in item.split(",")]
     if any(not word for word in words):
         raise RequestError(f"expected classes separated by commas, got {','.join(classes)!r}")
-    return Request(classes=tuple(words), rows=tuple(int(number) for number in numbers))
+    return Request(classes=tuple(words), rows=tuple(int(word) if word.isdecimal() else word for word in named))
+
+
+def _lines(file: Path) -> list[str]:
+    """Return the lines of a file, without empty ones."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"expected a file with a row on each line in {file}, got: {error}") from error
+    return [line for line in lines if line.strip()]
+
+
+def find_rows(items: Sequence[int | str], train: Rows) -> tuple[int, ...]:
+    """Return the indices of training rows given by index or name.
+
+    Raises:
+        RequestError: A name is unknown, or a row is named twice.
+    """
+    if all(isinstance(item, int) for item in items):
+        return tuple(map(int, items))
+    names, word = names_of(train), next(item for item in items if isinstance(item, str))
+    if names is None:
+        raise RequestError(f"expected rows of these data by number, since they have no names, got {word!r}")
+    places = {name: index for index, name in enumerate(names)}
+    if unknown := [item for item in items if isinstance(item, str) and item not in places]:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise RequestError(
+            f"expected training rows by number or name, such as {names[0]!r}, got {unknown[0]!r}{more}: no such file, "
+            "or one that is held out for testing"
+        )
+    found = tuple(item if isinstance(item, int) else places[item] for item in items)
+    if len(set(found)) < len(found):
+        raise RequestError(f"expected each row once, got one by name and by number among {len(items)}")
+    return found
 
 
 def find_class(item: int | str, label_names: Sequence[str]) -> int:
@@ -155,7 +189,7 @@ class Split:
     """The data in four parts: training and test rows, to retain and to forget."""
 
     request: Request
-    """The request with every class as an index."""
+    """The request with every class and row as an index."""
     label_names: tuple[str, ...]
     input_size: tuple[int, ...]
     parts: Mapping[Part, Rows]
@@ -183,14 +217,13 @@ def split(data: Data, request: Request, *, absent: bool = False) -> Split:
         RequestError: The request names an unknown class, a class without training rows, a row out of range, what an
             earlier request names, or leaves nothing to retain.
     """
-    request = request.resolve(data.label_names)
+    request = request.resolve(data.label_names, data.train)
     train, test = data.train.labels, data.test.labels
     (gone, gone_test), (forget, forget_test) = named(data, *data.earlier), named(data, request)
     if request.rows:
-        if min(request.rows) < 0 or max(request.rows) >= len(train):
-            raise RequestError(
-                f"expected training rows from 0 to {len(train) - 1}, got {min(request.rows)} to {max(request.rows)}"
-            )
+        rows = [int(row) for row in request.rows]
+        if min(rows) < 0 or max(rows) >= len(train):
+            raise RequestError(f"expected training rows from 0 to {len(train) - 1}, got {min(rows)} to {max(rows)}")
         again = int((forget & gone).sum())
         if again:
             raise RequestError(
@@ -233,7 +266,9 @@ def named(data: Data, *requests: Request) -> tuple[Bool[np.ndarray, " rows"], Bo
     """Return which training and which test rows some requests name, classes as indices."""
     train, test = np.zeros(len(data.train), dtype=bool), np.zeros(len(data.test), dtype=bool)
     for request in requests:
-        train |= np.isin(np.arange(len(train)), request.rows) | np.isin(data.train.labels, request.classes)
+        train |= np.isin(np.arange(len(train)), [int(row) for row in request.rows]) | np.isin(
+            data.train.labels, request.classes
+        )
         test |= np.isin(data.test.labels, request.classes)
     return train, test
 

@@ -31,6 +31,11 @@ def glance(rows: Rows, most: int = 1000) -> str:
     return digest.hexdigest()
 
 
+def name_hash(name: str) -> str:
+    """Return what stands for a row's name where the name itself should not: the first half of its SHA-256."""
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of named tensors."""
     digest = hashlib.sha256()

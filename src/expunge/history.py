@@ -1,17 +1,21 @@
 """History: what a model was made to forget, request by request, as its folder or `Forgotten` remembers it.
 
 An entry holds at least the ``request``; ``head`` is ``drop`` if the outputs of the classes were dropped. Classes and
-rows have the numbers that they had then: dropped classes, and their rows, are not counted after.
+rows have the numbers that they had then: dropped classes, and their rows, are not counted after. Of single rows
+``row_names`` has hashes of their names, by which they are found in whatever is left of the data; rows without names are
+known by number alone, which hold as long as there are ``train_rows`` training rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from expunge.data import Data, Request, find_class, named, only_classes
+from expunge.data import Data, Request, find_class, find_rows, named, only_classes
 from expunge.errors import ExpungeError, RequestError, expecting
+from expunge.fingerprints import name_hash
+from expunge.rows import Rows, TakenRows, names_of
 from expunge.settings import from_mapping
 
 Entry = Mapping[str, Any]
@@ -20,28 +24,58 @@ Entry = Mapping[str, Any]
 def requests_in(data: Data, history: Sequence[Entry]) -> tuple[Request, ...]:
     """Return the requests of a history, classes and rows by their numbers in the data that it began with.
 
+    Single rows that have names and are no longer in the data are left out.
+
     Raises:
         RequestError: An entry holds none, or one that is not of the data.
     """
-    classes, rows, found = np.arange(len(data.label_names)), np.arange(len(data.train)), []
+    return tuple(request for _, request in _each(data, history) if request is not None)
+
+
+def _each(data: Data, history: Sequence[Entry]) -> Iterator[tuple[Entry, Request | None]]:
+    """Yield the entries of a history with their requests; None where all rows that it names are gone from the data."""
+    classes, rows = np.arange(len(data.label_names)), np.arange(len(data.train))
     for number, entry in enumerate(history, start=1):
         try:
             with expecting("an entry with a request", RequestError):
                 request = from_mapping(Request, entry["request"])
             names = [data.label_names[index] for index in classes]
             here = (
-                rows[list(request.rows)] if request.rows else classes[[find_class(c, names) for c in request.classes]]
+                rows[_places(entry, request, TakenRows(data.train, rows))]
+                if request.rows
+                else classes[[find_class(c, names) for c in request.classes]]
             )
         except (ExpungeError, IndexError) as error:
             raise RequestError(
                 f"expected earlier requests of these data, got request {number} of the model's history: {error}"
             ) from error
         numbers = tuple(sorted(map(int, here)))
-        found.append(Request(rows=numbers) if request.rows else Request(classes=numbers))
+        if request.rows:
+            yield entry, Request(rows=numbers) if numbers else None
+        else:
+            yield entry, Request(classes=numbers)
         if entry.get("head") == "drop":
             classes = classes[~np.isin(classes, numbers)]
             rows = rows[~np.isin(data.train.labels[rows], numbers)]
-    return tuple(found)
+
+
+def _places(entry: Entry, request: Request, rows: Rows) -> list[int]:
+    """Return where the single rows of an entry are among those that there are.
+
+    Raises:
+        RequestError: They are known by number alone, and rows have come or gone since.
+    """
+    names = names_of(rows)
+    if names is not None and "row_names" in entry:
+        wanted = set(entry["row_names"])
+        return [place for place, name in enumerate(names) if name_hash(name) in wanted]
+    of = entry.get("train_rows", len(rows))
+    if of != len(rows):
+        raise RequestError(
+            f"expected the {of} training rows that its own were numbered among, got {len(rows)}: give the data as they "
+            "were, forgotten rows among them"
+        )
+    return list(find_rows(request.rows, rows))
 
 
 def classes_in(history: Sequence[Entry]) -> set[int]:
@@ -57,10 +91,9 @@ def as_left(data: Data, history: Sequence[Entry]) -> Data:
     Raises:
         RequestError: An entry is not of the data.
     """
-    requests = requests_in(data, history)
-    pairs = zip(requests, history, strict=True)
-    dropped = {int(index) for request, entry in pairs if entry.get("head") == "drop" for index in request.classes}
-    left = replace(data, earlier=requests)
+    known = [(entry, request) for entry, request in _each(data, history) if request is not None]
+    dropped = {int(index) for entry, request in known if entry.get("head") == "drop" for index in request.classes}
+    left = replace(data, earlier=tuple(request for _, request in known))
     if not dropped:
         return left
     return only_classes(left, [index for index in range(len(data.label_names)) if index not in dropped])
@@ -100,7 +133,7 @@ def judged(request: Request | None, data: Data, steps: Sequence[Entry], unlearne
         RequestError: It is another, or neither said nor remembered; or classes and single rows were asked for in turn.
     """
     if not steps:
-        return (Request() if request is None else request).resolve(data.label_names)
+        return (Request() if request is None else request).resolve(data.label_names, data.train)
     made_for = requests_in(data, steps)
     classes, rows = (sorted({int(i) for one in made_for for i in getattr(one, kind)}) for kind in ("classes", "rows"))
     if classes and rows:
@@ -108,8 +141,14 @@ def judged(request: Request | None, data: Data, steps: Sequence[Entry], unlearne
             "expected requests of classes or of single rows between the two models, got both: audit each beside the "
             "model before it"
         )
+    once = sum(len(entry["request"].get("rows", ())) for entry in steps)
+    if len(rows) < once:
+        raise RequestError(
+            f"expected the {once} rows that were to be forgotten in the data, got {len(rows)}: an audit looks at them, "
+            "so let it run where they still are"
+        )
     whole = Request(classes=tuple(classes), rows=tuple(rows))
-    asked = whole if request is None else request.resolve(data.label_names)
+    asked = whole if request is None else request.resolve(data.label_names, data.train)
     if set(asked.classes) != set(whole.classes) or set(asked.rows) != set(whole.rows):
         several = f" in {len(steps)} requests since the original" if len(steps) > 1 else ""
         raise RequestError(

@@ -6,9 +6,11 @@ from typing import Any
 
 from expunge.access import Count
 from expunge.data import Part, Request, Split
+from expunge.fingerprints import name_hash
 from expunge.forgetting import KeepOrDrop
 from expunge.population import Member, mean_seconds
 from expunge.result import Bill
+from expunge.rows import names_of
 
 
 def head_values(head: KeepOrDrop) -> dict[str, str]:
@@ -19,7 +21,7 @@ def head_values(head: KeepOrDrop) -> dict[str, str]:
 def request_values(request: Request) -> dict[str, list[int]]:
     """Return a request of classes by index, or of rows, as plain values."""
     if request.rows:
-        return {"rows": list(request.rows)}
+        return {"rows": [int(index) for index in request.rows]}
     return {"classes": [int(index) for index in request.classes]}
 
 
@@ -33,6 +35,10 @@ def earlier_values(parts: Split) -> dict[str, Any]:
 def entry(method: Mapping[str, Any], parts: Split, seed: int, head: KeepOrDrop) -> dict[str, Any]:
     """Return what a model folder remembers of a request; the method by its name and settings."""
     told = {"request": request_values(parts.request), "method": dict(method), "seed": seed, **head_values(head)}
+    if parts.request.rows:
+        told["train_rows"] = len(parts["retain"]) + len(parts["forget"]) + parts.earlier_rows
+        if (names := names_of(parts["forget"])) is not None:
+            told["row_names"] = list(map(name_hash, names))
     return told | earlier_values(parts)
 
 

@@ -1,6 +1,6 @@
 """Rows: inputs and labels, row by row, in memory, decoded on demand or made on the fly."""
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -33,6 +33,11 @@ class Rows(Protocol):
 
     def batch(self, indices: Indices) -> tuple[Shaped[Tensor, "rows ..."], Int64[Tensor, " rows"]]:
         """Return the inputs and labels of some rows, in the order asked for."""
+
+
+def names_of(rows: Rows) -> Sequence[str] | None:
+    """Return what rows are called, such as their files, each by another name; None if they have no names."""
+    return getattr(rows, "names", None)
 
 
 class TensorRows:
@@ -98,6 +103,12 @@ class TakenRows:
         self._labels = compact(rows.labels[indices])
 
     @property
+    def names(self) -> Sequence[str] | None:
+        """See `names_of`."""
+        names = names_of(self._rows)
+        return None if names is None else [names[index] for index in self._indices]
+
+    @property
     def labels(self) -> Int64[np.ndarray, " rows"]:
         """The class index of every row."""
         return self._labels.astype(np.int64)
@@ -118,6 +129,11 @@ class RelabelledRows:
             raise DataError(f"expected as many labels as rows, got {len(labels)} for {len(rows)}")
         self._rows = rows
         self._labels = labels
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """See `names_of`."""
+        return names_of(self._rows)
 
     @property
     def labels(self) -> Int64[np.ndarray, " rows"]:

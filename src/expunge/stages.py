@@ -245,8 +245,8 @@ def load_whole(checkpoint: Checkpoint, dataset: Dataset, absent: Request | None 
     if known != data.label_names and one_each and set(known) >= set(data.label_names) and not dropped:
         before = classes_in(checkpoint.history)
         gone = {name for index, name in enumerate(known) if index in before}
-        if absent is not None:
-            gone |= {known[int(index)] for index in absent.resolve(known).classes}
+        if absent is not None and absent.classes:
+            gone |= {known[int(index)] for index in absent.resolve(known, data.train).classes}
         if set(known) - gone <= set(data.label_names):
             data = renumbered(data, known)
     return data

@@ -31,7 +31,10 @@ DataOption = Annotated[str, typer.Option(help="Data set; see `expunge list datas
 ClassesOption = Annotated[
     list[str] | None, typer.Option(help="Classes to forget, by index or name, separated by commas.")
 ]
-RowsOption = Annotated[str | None, typer.Option(help="Single training rows to forget, separated by commas.")]
+RowsOption = Annotated[
+    str | None,
+    typer.Option(help="Single training rows to forget, by number or file name, separated by commas; or @FILE of them."),
+]
 NoCacheOption = Annotated[
     bool, typer.Option("--no-cache", help="Train all retrained models anew; neither read nor fill the cache.")
 ]

@@ -183,7 +183,7 @@ def _requests(experiments: Mapping[str, Experiment], classes: str | None, data: 
         if not all(words):
             raise SettingsError(f"expected each, or classes separated by commas, got {classes!r}")
         asked = [Request(classes=(word,)) for word in words]
-    return list(dict.fromkeys(request.resolve(data.label_names) for request in asked))
+    return list(dict.fromkeys(request.resolve(data.label_names, data.train) for request in asked))
 
 
 def _prepare(out: Path, *, overwrite: bool) -> None:

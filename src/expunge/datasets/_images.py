@@ -1,6 +1,6 @@
 """Images: how images of any size become inputs of one shape, decoded only when a row is asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -64,7 +64,11 @@ def adapt(
 
 
 def image_data(
-    dataset: ImageSettings, train: tuple[Open, Labels], test: tuple[Open, Labels], label_names: tuple[str, ...]
+    dataset: ImageSettings,
+    train: tuple[Open, Labels],
+    test: tuple[Open, Labels],
+    label_names: tuple[str, ...],
+    names: Sequence[str] | None = None,
 ) -> Data:
     """Return the data of a set of images.
 
@@ -73,19 +77,20 @@ def image_data(
         train: Opens the image of a training row, given its index; and the class index of every row.
         test: The same of the test rows.
         label_names: One per class.
+        names: What training rows are called, each by another name; None if they have no names.
 
     Raises:
         DataError: Mean or standard deviation are neither one number nor one per channel, or a label has no name.
     """
 
-    def rows(opens: Open, labels: Labels) -> Rows:
-        images = ImageRows(opens, labels, dataset)
+    def rows(opens: Open, labels: Labels, names: Sequence[str] | None) -> Rows:
+        images = ImageRows(opens, labels, dataset, names)
         chosen = dataset.rows_per_class
         return images if chosen is None else TakenRows(images, first(labels, chosen))
 
     return Data(
-        train=rows(*train),
-        test=rows(*test),
+        train=rows(*train, names),
+        test=rows(*test, None),
         label_names=label_names,
         input_size=(dataset.channels, dataset.size, dataset.size),
         mean=per_channel(dataset.mean, dataset.channels),
@@ -112,13 +117,21 @@ class ImageRows:
         open_image: Opens the image of a row.
         labels: The class index of every row.
         config: The shape, and the way to it: timm's transform for evaluation, without augmentation.
+        names: What the rows are called; None if they have no names.
     """
 
-    def __init__(self, open_image: Open, labels: Int64[np.ndarray, " rows"], config: ImageSettings) -> None:
+    def __init__(
+        self,
+        open_image: Open,
+        labels: Int64[np.ndarray, " rows"],
+        config: ImageSettings,
+        names: Sequence[str] | None = None,
+    ) -> None:
         from timm.data import create_transform  # timm takes seconds to import, and only reading rows needs it
 
         self._open = open_image
         self._labels = labels
+        self.names = names
         self._mode = MODES[config.channels]
         mean, std = (per_channel(values, config.channels) for values in (config.mean, config.std))
         self._mean, self._std = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))

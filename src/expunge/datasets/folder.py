@@ -3,6 +3,8 @@
 ``PATH/train/CLASS/*.png`` and ``PATH/test/CLASS/*.png`` (or ``val`` in the place of ``test``); or ``PATH/CLASS/*.png``,
 and then one row in five is held out for testing, drawn class by class.
 
+A training row is called by its file, as seen from the folder of the classes: ``CLASS/0017.png``.
+
 In training images are brought to the size, channels and scale that the settings say; for a model that exists already
 always to its own, as its configuration says.
 See https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html.
@@ -50,21 +52,26 @@ class Folder(ImageSettings):
             raise DataError(
                 f"expected a folder with a folder of images per class, got {self.path!r}: give dataset.path"
             )
+        top = root / "train" if (root / "train").is_dir() else root
         test = next((root / name for name in TESTS if (root / name).is_dir()), None)
         if (root / "train").is_dir() != (test is not None):
             raise DataError(f"expected both train and test (or val) in {root}, or neither, got one of them")
         if test is None:
             names, (files, labels) = _find(root)
-            stay = [Path(file).relative_to(root).as_posix() for file in files]
-            halves = hold_out(labels, names, root, stay)
+            halves = hold_out(labels, names, root, _below(root, files))
             train, tested = (([files[row] for row in half], labels[half]) for half in halves)
         else:
             names, tested = _find(test)
-            others, (files, labels) = _find(root / "train")
+            others, (files, labels) = _find(top)
             if differ := sorted(set(others) - set(names)):
-                raise DataError(f"expected the classes of {root / 'train'} in {test} too, got none of {differ[:3]}")
+                raise DataError(f"expected the classes of {top} in {test} too, got none of {differ[:3]}")
             train = files, np.array([names.index(name) for name in others])[labels]
-        return image_data(self, _opening(*train), _opening(*tested), tuple(names))
+        return image_data(self, _opening(*train), _opening(*tested), tuple(names), _below(top, train[0]))
+
+
+def _below(top: Path, files: list[str]) -> list[str]:
+    """Return files as seen from a folder above them."""
+    return [Path(file).relative_to(top).as_posix() for file in files]
 
 
 def _opening(files: list[str], labels: Labels) -> tuple[Open, Labels]:
