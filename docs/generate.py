@@ -25,7 +25,8 @@ STATUSES = ("reproduced", "not reproduced", "not tried", "no public number")
 TUNED = ", tuned"
 CLASSES = """Each method as its paper sets it, and tuned with the same budget of trials. `forget_test` is the
 accuracy left on the forgotten class, mean and worst; the gap is accuracy on retained test rows less that of retrained
-networks, in points, mean and worst; "levels" counts the cases that reached each; "inside" is the share of findings in
+networks, in points, mean and worst; "levels" counts the cases that reached each (of a method whose counts sum up to
+fewer, so many cases were measured, and it was not tuned: each took 20 minutes); "inside" is the share of findings in
 the band of retrained networks; cost is in passes over the training set."""
 ROWS = """One training row in twenty, drawn at random, is to be forgotten, by each method as its paper sets it.
 `forget` is the accuracy on these rows, mean and worst. Where the original itself is inside, no method has anything to
