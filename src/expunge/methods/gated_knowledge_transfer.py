@@ -24,8 +24,8 @@ ones with two linear layers. As in the code, the student is in evaluation mode t
 normalisation only scales; and when nothing has passed for a hundred rounds, the generator goes back to what it was
 fifty to a hundred rounds ago, here at most a few times.
 
-Measured on digits: after its 4,000 rounds the student gets three quarters of the class right, of which nothing has passed
-the gate; see ``docs/methods.md``.
+Measured on digits: after its 4,000 rounds the student gets three quarters of the class right, of which nothing has
+passed the gate; see ``docs/methods.md``.
 
 Reproduction: not tried, since the paper's data sets were not at hand.
 """
