@@ -55,7 +55,10 @@ def test_a_request_of_rows_leaves_the_test_rows() -> None:
         (lambda: Request(rows=(0, 1, 2, 3, 4)), "expected rows to retain, got all 5"),
         (lambda: parse_request(["1,,2"], None), "expected classes separated by commas, got '1,,2'"),
         (lambda: parse_request([], "1,,2"), "expected rows separated by commas, got '1,,2'"),
-        (lambda: parse_request([], "@no/such"), "expected a file with a row on each line in no/such, got"),
+        (
+            lambda: parse_request([], "@no/such"),
+            "expected a row on each line of no/such, got: No such file or directory",
+        ),
         (lambda: split(data(), parse_request([], "1,x")), "expected rows of these data by number, .* got 'x'"),
     ],
 )

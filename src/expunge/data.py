@@ -135,8 +135,10 @@ def _lines(file: Path) -> list[str]:
     """Return the lines of a file, without empty ones."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"expected a file with a row on each line in {file}, got: {error}") from error
+    except OSError as error:
+        raise RequestError(f"expected a row on each line of {file}, got: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise RequestError(f"expected a row on each line of {file}, got a file that is no text") from error
     return [line for line in lines if line.strip()]
 
 

@@ -234,7 +234,8 @@ def forget(
     forgotten = forget_folder(plan, machine.runtime(context, seed))
     read, before = forgotten.access["forget"], ""
     if plan.parts.earlier:
-        before = f"; {plan.parts.earlier_rows} rows of earlier requests left alone"
+        count = plan.parts.earlier_rows
+        before = f"; {count} row{'' if count == 1 else 's'} of earlier requests left alone"
     context.obj.say(
         f"{method}, {say(plan.parts)}: {forgotten.bill.seconds['total']:.2f} s, "
         f"{read.reads} reads of forgotten rows{before}.\n{out}"
