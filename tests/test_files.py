@@ -106,6 +106,18 @@ def test_an_old_folder_whose_new_one_is_gone_is_put_back(tmp_path: Path) -> None
     assert os.listdir(tmp_path) == ["run"]
 
 
+def test_an_old_folder_that_is_half_removed_is_never_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / ".run-new-abcdefgh-old").mkdir()
+    (tmp_path / ".run-new-abcdefgh-old" / "half.txt").write_text("half")
+    with monkeypatch.context() as killed:
+        killed.setattr("shutil.rmtree", lambda *_, **__: None)
+        settle(tmp_path / "run")
+    (tmp_path / "run").rmdir()  # as between the two renames of another writer
+    settle(tmp_path / "run")
+    assert os.listdir(tmp_path) == []
+
+
 def test_leftovers_of_dead_processes_go_and_the_work_of_living_ones_stays(tmp_path: Path) -> None:
     (tmp_path / ".run-new-abcdefgh").mkdir()
     (tmp_path / ".run-precious").mkdir()

@@ -12,11 +12,13 @@ import errno
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
@@ -54,10 +56,18 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 def _foreign(path: Path) -> bool:
     """Return whether a folder holds something, and nothing that expunge makes."""
     try:
-        before, inside, after = path.stat().st_ino, set(os.listdir(path)), path.stat().st_ino
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return before == after and bool(inside) and not inside & {SUMS, RESULT}  # or another writer has replaced it
+    try:
+        inside = set(os.listdir(handle))
+        if not inside or inside & {SUMS, RESULT}:
+            return False
+        return os.path.samestat(os.fstat(handle), path.stat())  # or another writer has replaced it, and removes it
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(handle)
 
 
 def settle(path: Path) -> None:
@@ -99,7 +109,7 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     check_free(path, overwrite=overwrite)
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        staging, lock = _stage(path)
+        staging, lock = _stage(path, tempfile.mkdtemp)
     except OSError as error:
         raise OutputError(f"expected a folder that can be written, got {path}: {error.strerror}") from error
     try:
@@ -112,7 +122,7 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"expected to write {path}, got: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        _remove(staging)
         os.close(lock)
 
 
@@ -142,9 +152,7 @@ def new_file(path: Path) -> Iterator[Path]:
     staging, handle = None, None
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}{NEW}", dir=path.absolute().parent)
-        staging = Path(name)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        staging, handle = _stage(path, _make_file)
         yield staging
         staging.chmod(0o644)
         _sync(staging)
@@ -194,15 +202,22 @@ def lock(path: Path) -> int | None:
     return handle
 
 
-def _stage(path: Path) -> tuple[Path, int]:
+def _stage(path: Path, make: Callable[..., str]) -> tuple[Path, int]:
+    """Make a hidden folder or file beside `path`; return it with the handle that keeps it locked."""
     while True:
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}{NEW}", dir=path.absolute().parent))
+        staging = Path(make(prefix=f".{path.name}{NEW}", dir=path.absolute().parent))
         with suppress(FileNotFoundError):  # another process may take it for a leftover before it is locked
             handle = lock(staging)
             if handle is not None:
                 if staging.exists():
                     return staging, handle
                 os.close(handle)
+
+
+def _make_file(**place: Any) -> str:
+    handle, name = tempfile.mkstemp(**place)
+    os.close(handle)
+    return str(name)
 
 
 @contextmanager
@@ -234,17 +249,22 @@ def _replace(staging: Path, path: Path) -> None:
                 old.rename(path)
             raise
     _sync(path.absolute().parent)
-    gone = staging.with_name(staging.name + GONE)
-    with suppress(FileNotFoundError):
-        old.rename(gone)  # half removed, it must not be taken for one to be put back
-    _remove(gone)
+    _remove(old)
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)  # another process may be settling too
+    """Remove a hidden folder or file; several processes may, at the same time.
+
+    It is renamed first: half removed, it must not be taken for one to finish or to put back.
+    """
+    gone = path if path.name.endswith(GONE) else path.with_name(f"{path.name}-{secrets.token_hex(4)}{GONE}")
+    with suppress(OSError):  # another process was faster, or may remove it and this one may not
+        path.rename(gone)
+    if gone.is_dir():
+        shutil.rmtree(gone, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            gone.unlink()
 
 
 def _literal(name: str) -> str:
