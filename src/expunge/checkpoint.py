@@ -144,8 +144,9 @@ def save_model(
     if blueprint is None:
         raise ModelError(f"expected a network whose name and arguments are known, got {type(model).__name__}")
     folder.mkdir(exist_ok=True)
-    normalised = {"mean": data.mean, "std": data.std} if data.mean else {}
-    inputs = {"input_size": as_image(data.input_size), **normalised, **asdict(data.scaling)}
+    size = as_image(data.input_size)
+    mean, std = data.mean or (0.0,) * size[0], data.std or (1.0,) * size[0]  # where none is told, timm tells its own
+    inputs = {"input_size": size, "mean": mean, "std": std, **asdict(data.scaling)}
     told = {
         "label_names": [name for index, name in enumerate(data.label_names) if index not in dropped],
         "input_size": list(data.input_size),

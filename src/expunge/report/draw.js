@@ -3,7 +3,9 @@
   const root = document.documentElement;
   const places = [...document.querySelectorAll(".plot")];
   const unpack = async (base64) => {
-    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    const packed = atob(base64);
+    const bytes = new Uint8Array(packed.length); // two million: a callback for each takes a third of a second
+    for (let place = 0; place < packed.length; place++) bytes[place] = packed.charCodeAt(place);
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   };
   const colour = (text) => getComputedStyle(root).getPropertyValue(text.slice(4, -1)).trim();
