@@ -30,8 +30,9 @@ from torch import nn
 from cifar10 import Cifar10
 from expunge.audits.weight_noise import shaken
 from expunge.cache import Cache
-from expunge.case import Case, Dataset, Method, gather
+from expunge.case import Case, Method, gather
 from expunge.data import Request, split
+from expunge.datasets import Dataset
 from expunge.datasets.digits import Digits
 from expunge.experiment import DEFAULT_AUDITS, Experiment, recipe_for, train
 from expunge.finding import Finding

@@ -23,8 +23,9 @@ from torch.nn import functional
 
 from cifar10 import Cifar10
 from expunge.access import Access
-from expunge.case import Dataset, Method
+from expunge.case import Method
 from expunge.data import Data, Request, Split, split
+from expunge.datasets import Dataset
 from expunge.datasets.digits import Digits
 from expunge.experiment import train
 from expunge.methods.finetune import Finetune

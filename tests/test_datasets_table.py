@@ -7,12 +7,16 @@ import pandas
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file
 
 from expunge import memory
-from expunge.checkpoint import load_model
+from expunge.checkpoint import Checkpoint, load_model, save_model
 from expunge.cli import main
+from expunge.data import Request
 from expunge.datasets.table import Table
-from expunge.errors import DataError
+from expunge.errors import DataError, ModelError
+from expunge.network import Network
+from expunge.stages import load_whole
 from images import make_table
 
 TRAIN = "size,colour,kind\n1,red,b\n3,blue,a\n5,red,b\n"
@@ -101,6 +105,69 @@ def saved(table: pandas.DataFrame, folder: Path) -> str:
     return str(file)
 
 
+@pytest.fixture
+def model(tmp_path: Path) -> Checkpoint:
+    """A network of a table: sizes 1, 3, 5, colours blue and red, and an id that is ignored."""
+    path = write(
+        tmp_path / "a.csv", TRAIN.replace("kind\n", "kind,id\n").replace("b\n", "b,1\n").replace("a\n", "a,2\n")
+    )
+    data = Table(path=path, test=path, label="kind", ignore=("id",)).load()
+    save_model(Network(name="mlp").build(data), tmp_path / "model", data, {})
+    return load_model(tmp_path / "model")
+
+
+def test_what_is_left_of_a_file_becomes_the_same_inputs_without_any_setting(model: Checkpoint, tmp_path: Path) -> None:
+    """The row of size 3 and colour blue, and with it class a, is gone."""
+    path = write(tmp_path / "left.csv", "id,colour,kind,size\n1,red,b,1\n1,red,b,5\n")
+    later = load_whole(model, Table(path=path, test=path, label="kind"), Request(classes=("a",)))
+    deviation = (8 / 3) ** 0.5
+    assert later.train.batch(np.arange(2))[0].flatten().tolist() == pytest.approx(
+        [-2 / deviation, 0, 1, 2 / deviation, 0, 1]
+    )
+    assert (later.label_names, later.train.labels.tolist()) == (("a", "b"), [1, 1])
+
+
+def test_the_folder_of_a_model_names_no_value(model: Checkpoint) -> None:
+    told = (model.folder / "config.json").read_text()
+    assert '"colour"' in told
+    assert "blue" not in told
+    assert "red" not in told.replace("pretrained", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        (TRAIN + "4,green,a\n", {}, r"in column 'colour' of .* that the model was trained on, got 'green' in row 3"),
+        (TRAIN.replace("3,", "x,"), {}, r"expected numbers in .*a\.csv, column 'size', got: could not convert"),
+        (TRAIN.replace("size", "length"), {}, r"columns that the model was trained on, got none of \['size'\] in"),
+        (TRAIN, {"ignore": ("colour",)}, r"got dataset\.ignore or categories of \['colour'\]: leave them away"),
+        (TRAIN, {"categories": ("size",)}, r"got dataset\.ignore or categories of \['size'\]: leave them away"),
+    ],
+)
+def test_rows_that_cannot_become_such_inputs_are_one_line(
+    model: Checkpoint, text: str, settings: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.csv", text)
+    with pytest.raises(DataError, match=message):
+        load_whole(model, Table(**({"path": path, "test": path, "label": "kind"} | settings)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        {"numbers": {}},
+        {"numbers": [1], "categories": {}},
+        {"numbers": {"size": [0, 0]}, "categories": {}},
+        {"numbers": {"size": [0, "nan"]}, "categories": {}},
+        {"numbers": {"size": 3}, "categories": {}},
+    ],
+)
+def test_a_folder_that_tells_no_columns_is_refused(encoding: dict[str, object], tmp_path: Path) -> None:
+    table = Table(path=write(tmp_path / "a.csv", TRAIN), label="kind")
+    with pytest.raises(ModelError, match=r"^expected .* in the model's folder, got"):
+        table.load_as(encoding)
+
+
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     for path in ("", str(tmp_path / "none.csv")):
         with pytest.raises(DataError, match=r"expected a CSV or parquet file, got .*: give dataset\.path"):
@@ -136,6 +203,11 @@ def test_a_network_of_a_table_is_trained_forgets_and_is_audited(
     call(monkeypatch, "audit", tmp_path / "o", tmp_path / "u", *at, *result)
     call(monkeypatch, "report", tmp_path / "result.json", "--out", tmp_path / "report.html")
     assert "class-1" in (tmp_path / "report.html").read_text()
+    kept = pandas.read_csv(tmp_path / "made.csv").query("kind != 'class-1'")
+    kept.to_csv(tmp_path / "made.csv", index=False)
+    call(monkeypatch, "forget", tmp_path / "o", *at, "--classes", "class-1", "--out", tmp_path / "without")
+    ways = [load_file(tmp_path / name / "model.safetensors") for name in ("u", "without")]
+    assert all(torch.equal(ways[0][name], ways[1][name]) for name in ways[0])
     call(monkeypatch, "train", *at, "--network", "resnet20", "--out", tmp_path / "x", code=2)
     assert "expected arguments that 'resnet20' takes for inputs (5,)" in capsys.readouterr().err
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from expunge.blueprint import blueprint_of
 from expunge.cache import Cache
-from expunge.case import Audit, Dataset, open_case
+from expunge.case import Audit, open_case
 from expunge.checkpoint import Checkpoint, load_model
 from expunge.data import Data, Request, Split, split
+from expunge.datasets import Dataset
 from expunge.errors import DataError, ModelError
 from expunge.files import check_free, write_text
 from expunge.history import as_left, judged, since, trained_without

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from expunge.access import Access
 from expunge.bootstrap import Values, auc_interval, mean_interval
-from expunge.data import PARTS, Data, Part, Scaling, Split, choose
+from expunge.data import PARTS, Part, Split, choose
 from expunge.errors import ModelError
 from expunge.finding import Finding, Ideal, Interval, Meaning, Series, finding
 from expunge.memory import check_fits
@@ -28,28 +28,6 @@ FEATURE_ROWS = 5000
 """The most rows of each part that features are kept of: as many of each class, drawn once for all models."""
 Features = Mapping[Part, Float[Tensor, "kept _"]]
 T = TypeVar("T")
-
-
-@runtime_checkable
-class Dataset(Protocol):
-    """Where rows come from: a frozen dataclass of settings."""
-
-    def load(self) -> Data:
-        """Return the data."""
-
-
-@runtime_checkable
-class Adaptable(Protocol):
-    """A data set whose inputs can be brought to the shape that a model takes."""
-
-    def adapted(
-        self, input_size: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...], scaling: Scaling
-    ) -> Dataset:
-        """Return the data set with inputs of this shape, scaled so and normalised by these per channel.
-
-        Raises:
-            DataError: Its inputs cannot have that shape.
-        """
 
 
 @runtime_checkable

@@ -57,6 +57,8 @@ class Config:
     std: tuple[float, ...]
     scaling: Scaling
     """How images are brought to the size of an input."""
+    encoding: dict[str, Any]
+    """How rows become inputs, where the training rows decided it; see `datasets.Encoded`."""
     about: dict[str, Any]
     """How the weights came about: ``training``, ``history`` (one entry per request), ``parent`` (a hash)."""
 
@@ -150,6 +152,7 @@ def save_model(
     told = {
         "label_names": [name for index, name in enumerate(data.label_names) if index not in dropped],
         "input_size": list(data.input_size),
+        "encoding": dict(data.encoding),
         "expunge": about,
     }
     try:
@@ -168,7 +171,10 @@ def _write(model: nn.Module, blueprint: Blueprint, folder: Path, told: dict[str,
             save_for_hf(model, str(folder), safe_serialization=True, model_config=told, data_config=inputs)
         case "transformers":
             hugging_face.save(
-                model, folder, tuple(told["label_names"]), {"pretrained_cfg": inputs, "expunge": told["expunge"]}
+                model,
+                folder,
+                tuple(told["label_names"]),
+                {"pretrained_cfg": inputs, "encoding": told["encoding"], "expunge": told["expunge"]},
             )
         case "torchvision" | "builder":
             _save_weights(model, folder / WEIGHTS)
@@ -249,6 +255,7 @@ def read_config(path: Path) -> Config:
             mean=tuple(float(value) for value in cfg.get("mean") or ()),
             std=tuple(float(value) for value in cfg.get("std") or ()),
             scaling=Scaling(**{field.name: cfg[field.name] for field in fields(Scaling) if field.name in cfg}),
+            encoding=dict(config.get("encoding", {})),
             about=dict(config.get("expunge", {})),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expunge.case import Dataset
 from expunge.checkpoint import save_model
+from expunge.datasets import Dataset
 from expunge.errors import ModelError
 from expunge.files import check_free, new_folder
 from expunge.hugging_face import bare

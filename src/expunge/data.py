@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -51,6 +51,8 @@ class Data:
     """Standard deviation per channel that the inputs were normalised with; empty if they were not."""
     scaling: Scaling = Scaling()
     """How images were brought to the size of an input; the default leaves one of that size as it is."""
+    encoding: Mapping[str, Any] = field(default_factory=dict)
+    """How rows became inputs, where the training rows decided it: JSON for its folder; see `datasets.Encoded`."""
     earlier: tuple["Request", ...] = ()
     """What the model at hand was made to forget before, classes as indices: what these name is in no part."""
 

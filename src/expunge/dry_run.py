@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from expunge.auditing import AuditPlan
 from expunge.cache import Cache
-from expunge.case import Dataset, Method
+from expunge.case import Method
 from expunge.corruption import make_task
 from expunge.cost import peak_memory_bytes
 from expunge.data import PARTS, Split
+from expunge.datasets import Dataset
 from expunge.experiment import Experiment, recipe_for, train
 from expunge.files import check_free
 from expunge.forgetting import check_takes_rows, headed, run_method

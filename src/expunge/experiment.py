@@ -26,10 +26,11 @@ from expunge.audits.similarity import Similarity
 from expunge.audits.weight_noise import WeightNoise
 from expunge.audits.weights import Weights
 from expunge.cache import Cache
-from expunge.case import Audit, Dataset, Method, open_case
+from expunge.case import Audit, Method, open_case
 from expunge.checkpoint import load_model, save_model
 from expunge.corruption import Corruption, make_task
 from expunge.data import PARTS, Data, Request, Split
+from expunge.datasets import Dataset
 from expunge.datasets.digits import Digits
 from expunge.errors import SettingsError
 from expunge.files import RESULT, check_free, file_hash, new_folder

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from expunge.blueprint import blueprint_of
 from expunge.cache import Cache
-from expunge.case import Dataset, Method
+from expunge.case import Method
 from expunge.data import Data, Split
+from expunge.datasets import Dataset
 from expunge.errors import DivergedError, SettingsError
 from expunge.fingerprints import fingerprint, tensors_hash
 from expunge.forgetting import Forgotten, run_method

@@ -9,10 +9,11 @@ from typing import Any
 from torch import nn
 
 from expunge.cache import Cache
-from expunge.case import Adaptable, Dataset, Method
+from expunge.case import Method
 from expunge.checkpoint import Checkpoint, load_model, save_model
 from expunge.corruption import make_task
 from expunge.data import Data, Request, Split, renumbered, split
+from expunge.datasets import Adaptable, Dataset, Encoded
 from expunge.errors import DataError, ModelError
 from expunge.experiment import Experiment, recipe_for, train
 from expunge.files import check_free, new_folder, write_text
@@ -239,7 +240,11 @@ def load_whole(checkpoint: Checkpoint, dataset: Dataset, absent: Request | None 
         )
     if isinstance(dataset, Adaptable) and checkpoint.mean:
         dataset = dataset.adapted(checkpoint.input_size, checkpoint.mean, checkpoint.std, checkpoint.scaling)
-    data, known = dataset.load(), checkpoint.label_names
+    if isinstance(dataset, Encoded) and checkpoint.encoding:
+        data = dataset.load_as(checkpoint.encoding)
+    else:
+        data = dataset.load()
+    known = checkpoint.label_names
     one_each = len(set(known)) == len(known)  # of two classes with one name, only the order tells which is which
     dropped = any(entry.get("head") == "drop" for entry in checkpoint.history)
     if known != data.label_names and one_each and set(known) >= set(data.label_names) and not dropped:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from expunge.case import Dataset
 from expunge.checkpoint import load_model, save_model
 from expunge.data import Data
+from expunge.datasets import Dataset
 from expunge.network import Network
 from expunge.settings import build, names
 from expunge.stages import load_whole

@@ -6,19 +6,22 @@
    is all zeros.
 4. A missing value is refused, with its row and column.
 
-Test rows are those of `test`, or else one row in five, held out class by class. Read by pandas and encoded by
-scikit-learn: https://scikit-learn.org/stable/modules/preprocessing.html. The encoding is made from all training rows,
-those to be forgotten among them, so it stays the same before and after forgetting as long as the file does.
+Test rows are those of `test`, or else one row in five, held out class by class. Read by pandas; means, deviations and
+categories by scikit-learn: https://scikit-learn.org/stable/modules/preprocessing.html. They are those of all rows that
+the model was trained on, and its folder tells them: later rows become inputs in the same way, whatever has been added
+to the file or deleted from it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 
 from expunge.data import Data
+from expunge.datasets._columns import SMALLER, Columns
 from expunge.datasets._halves import hold_out
 from expunge.errors import DataError, did_you_mean, expecting
 from expunge.memory import check_fits
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
 
 COPIES = 3
 """A file's bytes are in memory about so often while it is read: as text or pages, and as columns."""
-SMALLER = "give fewer rows, or name columns in dataset.ignore"
 
 
 @settings
@@ -55,11 +57,26 @@ class Table:
             DataError: A file or column is missing, a value is missing, columns of both files differ, or the rows do
                 not fit into memory.
         """
+        return self._load(None)
+
+    def load_as(self, encoding: Mapping[str, Any]) -> Data:
+        """Return the rows, in their order, made into inputs as those were that a model was trained on.
+
+        Args:
+            encoding: What the model's folder tells of it.
+
+        Raises:
+            DataError: As `load`, or a training row has a value that is none of the model's categories.
+            ModelError: The folder tells no columns.
+        """
+        return self._load(Columns.read(encoding))
+
+    def _load(self, columns: Columns | None) -> Data:
         whole = _read(self.path, "path")
         other = _read(self.test, "test") if self.test else None
         for name, table in ((self.path, whole), (self.test, other)):
             if table is not None:
-                self._check(table, name)
+                self._check(table, name, columns)
         with expecting(f"expected labels that can be sorted in {self.path}, column {self.label!r}", DataError):
             classes, labels = np.unique(whole[self.label].to_numpy(), return_inverse=True)
         labels = labels.astype(np.int64)
@@ -70,29 +87,52 @@ class Table:
         else:
             train, test = whole, other
             halves = labels, self._known(other, classes)
-        encoded = self._encode(train, test)
+        if columns is None:
+            columns = Columns.of(train[self._used(whole)], self.categories, self.path)
+        absent = [name for name in columns.names if name not in test.columns]
+        if absent:
+            raise DataError(f"expected the columns of {self.path} in {self.test}, got none of {absent}")
+        inputs = (
+            columns.inputs(train, self.path, unknown=False),
+            columns.inputs(test, self.test or self.path, unknown=True),
+        )
         first, second = (
-            TensorRows(torch.from_numpy(inputs), torch.from_numpy(own))
-            for inputs, own in zip(encoded, halves, strict=True)
+            TensorRows(torch.from_numpy(made), torch.from_numpy(own)) for made, own in zip(inputs, halves, strict=True)
         )
         return Data(
             train=first,
             test=second,
             label_names=tuple(str(value) for value in classes),
-            input_size=(encoded[0].shape[1],),
+            input_size=(columns.width,),
+            encoding=columns.told(),
         )
 
-    def _check(self, table: "DataFrame", name: str) -> None:
-        """Refuse a table without the columns that are named, or with a missing value or a list in one that is used."""
+    def _used(self, table: "DataFrame") -> list[str]:
+        """Return the columns that become inputs of a network that is to be trained."""
+        used = [name for name in table.columns if name not in (self.label, *self.ignore)]
+        if not used:
+            raise DataError(f"expected columns beside the label in {self.path}, got none")
+        return used
+
+    def _check(self, table: "DataFrame", name: str, known: Columns | None) -> None:
+        """Refuse a table without the columns that are named or known, or with no value or a list in one of them."""
         from pandas.api.types import is_hashable
 
         named = {"label": (self.label,), "ignore": self.ignore, "categories": self.categories}
         for setting, columns in named.items():
             for column in columns:
                 if column not in table.columns:
-                    near = did_you_mean(column, map(str, table.columns))
+                    near = did_you_mean(column, table.columns)
                     raise DataError(f"expected a column of {name}, got {column!r}{near}: give dataset.{setting}")
         used = table.drop(columns=list(self.ignore))
+        if known is not None:
+            others = {*self.ignore} & {*known.names} | {*self.categories} & {*known.numbers}
+            got = f"dataset.ignore or categories of {sorted(others)}: leave them away" if others else None
+            absent = [column for column in known.names if column not in table.columns]
+            if got or absent:
+                got = got or f"none of {absent} in {name}"
+                raise DataError(f"expected the columns that the model was trained on, got {got}")
+            used = table[[self.label, *known.names]]
         for column in (name for name, kind in used.dtypes.items() if kind.kind == "O"):
             lists = [row for row, value in enumerate(used[column]) if not is_hashable(value)]
             if lists:
@@ -117,44 +157,6 @@ class Table:
             raise DataError(f"expected the labels of {self.path} in {self.test}, got {values[strange][0]!r}")
         known: Int64[np.ndarray, " rows"] = np.searchsorted(classes, values).astype(np.int64)
         return known
-
-    def _encode(
-        self, train: "DataFrame", test: "DataFrame"
-    ) -> tuple[Float32[np.ndarray, "train columns"], Float32[np.ndarray, "test columns"]]:
-        """Return both halves as numbers, columns of numbers first."""
-        from sklearn.compose import make_column_transformer
-        from sklearn.preprocessing import OneHotEncoder, StandardScaler
-
-        used = [column for column in train.columns if column not in (self.label, *self.ignore)]
-        numeric = [
-            column
-            for column in train[used].select_dtypes("number", exclude="timedelta")
-            if column not in self.categories
-        ]
-        others = [column for column in used if column not in numeric]
-        if not used:
-            raise DataError(f"expected columns beside the label in {self.path}, got none")
-        absent = [column for column in used if column not in test.columns]
-        if absent:
-            raise DataError(f"expected the columns of {self.path} in {self.test}, got none of {absent}")
-        counts = {column: train[column].nunique() for column in others}
-        width = len(numeric) + sum(counts.values())
-        most = (
-            f"; column {max(counts, key=lambda one: counts[one])!r} has {max(counts.values())} values" if counts else ""
-        )
-        check_fits(2 * 4 * width * (len(train) + len(test)), f"{width} columns of inputs{most}", SMALLER)
-        encoder = make_column_transformer(
-            (StandardScaler(), numeric),
-            (OneHotEncoder(handle_unknown="ignore", sparse_output=False, dtype=np.float32), others),
-        )
-        with np.errstate(over="ignore", invalid="ignore"):  # told below, in our own words
-            first, second = encoder.fit_transform(train[used]), encoder.transform(test[used])
-            found = first.astype(np.float32), second.astype(np.float32)
-        for half in found:
-            wild = [column for place, column in enumerate(numeric) if not np.isfinite(half[:, place]).all()]
-            if wild:
-                raise DataError(f"expected numbers that can be standardised in {self.path}, got larger in {wild[:3]}")
-        return found
 
 
 def _read(path: str, setting: str) -> "DataFrame":
@@ -181,4 +183,4 @@ def _read(path: str, setting: str) -> "DataFrame":
             table = pandas.read_csv(file)
     if table.empty:
         raise DataError(f"expected rows in {path}, got none")
-    return table
+    return table.rename(columns=str).reset_index(drop=True)
