@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from conftest import TRAINING, Toy
 from expunge import ExpungeError, Forgotten, audit, forget, render
@@ -150,6 +150,32 @@ def test_weights_in_the_place_of_a_network_are_refused(toy: Toy, plain: Plain) -
         forget(plain.state_dict(), train, classes=2, device="cpu")  # type: ignore[arg-type]
     with pytest.raises(ModelError, match=r"^expected a network \(torch.nn.Module\), got str$"):
         audit(plain, "runs/x", train, train, classes=2, device="cpu")  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=r"whose modules can be changed, got one that torch\.jit has compiled$"):
+        forget(torch.jit.ScriptModule(), train, classes=2, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"image": 1, "label": 2}], r"rows \(input, label\), got a dict of image, label: wrap it in one that returns"),
+        ([torch.randn(6)], r"expected a data set of rows \(input, label\), got a Tensor: wrap it"),
+        ([(torch.randn(6), 1.5)], r"expected labels that are class indices, got 1\.5"),
+        (
+            [(torch.randn(6), torch.eye(3)[0])],
+            "expected labels that are class indices, got only one element tensors can be",
+        ),
+    ],
+)
+def test_rows_that_are_no_pairs_with_a_class_are_refused(rows: list[Any], message: str) -> None:
+    class Listed(Dataset[Any]):
+        def __len__(self) -> int:
+            return len(rows)
+
+        def __getitem__(self, index: int) -> Any:
+            return rows[index]
+
+    with pytest.raises(DataError, match=message):
+        forget(nn.Linear(6, 4), Listed(), classes=[1], device="cpu")
 
 
 def test_arguments_that_mean_nothing_are_refused() -> None:

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import numpy as np
 from torch import nn
+from torch.jit import ScriptModule
 from torch.utils.data import DataLoader, Dataset
 
 from expunge.case import Audit, Method, open_case
@@ -209,6 +210,8 @@ def _giving_logits(model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):  # types are checked by few who call
         do = ": load it into its network first" if isinstance(model, Mapping) else ""
         raise ModelError(f"expected a network (torch.nn.Module), got {type(model).__name__}{do}")
+    if isinstance(model, ScriptModule):
+        raise ModelError("expected a network whose modules can be changed, got one that torch.jit has compiled")
     return Logits(model) if is_pretrained(model) else model
 
 

@@ -1,6 +1,6 @@
 """Rows: inputs and labels, row by row, in memory, decoded on demand or made on the fly."""
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -88,7 +88,7 @@ class DatasetRows:
 
     def batch(self, indices: Indices) -> tuple[Shaped[Tensor, "rows ..."], Int64[Tensor, " rows"]]:
         """Return the inputs and labels of some rows, in the order asked for."""
-        inputs = default_collate([self._dataset[int(index)][0] for index in indices])
+        inputs = default_collate([_pair(self._dataset, int(index))[0] for index in indices])
         if not isinstance(inputs, Tensor):
             raise DataError(f"expected inputs that are tensors, got {type(inputs).__name__}: add a transform")
         return inputs, torch.from_numpy(self._labels[indices])
@@ -189,7 +189,7 @@ def as_rows(data: Rows | Dataset[Any] | DataLoader[Any], labels: Iterable[int] |
             have, else from reading every row once.
 
     Raises:
-        DataError: The data cannot be indexed, or a label is no whole number.
+        DataError: The data cannot be indexed, a row is no pair, or a label is no whole number.
     """
     if isinstance(data, DataLoader):
         data = data.dataset
@@ -200,9 +200,27 @@ def as_rows(data: Rows | Dataset[Any] | DataLoader[Any], labels: Iterable[int] |
     if labels is None:
         labels = getattr(data, "targets", None)
     if labels is None:
-        labels = (data[index][1] for index in range(len(data)))
+        labels = (_pair(data, index)[1] for index in range(len(data)))
     try:
-        array = np.asarray([int(label) for label in labels], dtype=np.int64)
-    except (TypeError, ValueError, OverflowError) as error:
+        array = np.asarray([_whole(label) for label in labels], dtype=np.int64)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise DataError(f"expected labels that are class indices, got {error}") from error
     return DatasetRows(data, array)
+
+
+def _pair(data: Any, index: int) -> Sequence[Any]:
+    """Return a row of a data set that others have made."""
+    row = data[index]
+    if not isinstance(row, tuple | list) or len(row) < 2:
+        told = f"a dict of {', '.join(map(str, row))}" if isinstance(row, Mapping) else f"a {type(row).__name__}"
+        raise DataError(f"expected a data set of rows (input, label), got {told}: wrap it in one that returns the pair")
+    return row
+
+
+def _whole(label: Any) -> int:
+    if isinstance(label, int):
+        return label
+    number = float(label)
+    if not number.is_integer():
+        raise ValueError(number)
+    return int(number)
