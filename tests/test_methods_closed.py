@@ -277,6 +277,15 @@ def test_damp_measures_how_well_a_line_tells_two_normal_clouds_apart() -> None:
         assert found == pytest.approx(wanted, abs=0.02)
 
 
+def test_damp_tells_nothing_apart_by_inputs_that_are_all_zero_or_all_the_same() -> None:
+    """As those of a dead channel are, which a grouped convolution has for itself."""
+    clouds = torch.zeros(2, 6, 3, dtype=torch.float64)
+    clouds[1] = torch.tensor([0.1, 0.2, 0.3])
+    longer = torch.cat([clouds, torch.ones(2, 6, 1, dtype=torch.float64)], dim=2)
+    same = Moments(prototypes=clouds.mean(1)[:, :, None], gram=longer.mT @ longer)
+    assert separability(same, same).tolist() == [0, 0]
+
+
 def test_damp_edits_every_layer_along_its_residual_and_the_deeper_the_more(toy: Toy) -> None:
     parts = toy.split(1)
     new = find_layers(Damp()(toy.model, toy.access(parts, Damp.reads), toy.runtime.fresh()))

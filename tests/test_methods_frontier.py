@@ -307,6 +307,14 @@ def test_mu_mis_shrinks_the_own_logit_of_a_linear_model_and_stretches_another_dr
     assert (shares - 1 / len(others)).abs().max() < 0.2
 
 
+def test_mu_mis_refuses_a_layer_that_pytorch_does_not_differentiate_twice(toy: Toy) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Hardsigmoid(), nn.Linear(64, 4))
+    with pytest.raises(
+        ModelError, match=r"differentiates twice, got one .*hardsigmoid_backward.*: choose another method"
+    ):
+        run(MuMis(), model, toy, Request(classes=(1,)))
+
+
 def test_mu_mis_lowers_how_much_more_sensitive_the_own_class_is(toy: Toy) -> None:
     rows = toy.split(1)["forget"]
     new = run(MuMis(), toy.model, toy, Request(classes=(1,)))

@@ -1,6 +1,9 @@
 """Methods that edit layers one by one, or the head alone: which layers they take, and which they refuse."""
 
+import copy
+
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -48,6 +51,21 @@ def test_every_convolution_is_edited_however_many_axes_it_has(toy: Toy, method: 
     new = method(model, world.access(toy.split(1), method.reads), toy.runtime.fresh())
     for name, weight in model.named_parameters():
         assert torch.equal(new.get_parameter(name), weight) == name.endswith("bias"), name
+
+
+@pytest.mark.parametrize("method", [*EVERY_LAYER, Esc()])
+def test_the_last_layer_of_a_network_of_timm_may_be_its_own_linear_one(toy: Toy, method: Method) -> None:
+    with toy.runtime.seeded("linear"):
+        ours = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4))
+    theirs = copy.deepcopy(ours)
+    theirs[3] = timm.layers.Linear(16, 4)
+    theirs.load_state_dict(ours.state_dict())
+    found = [
+        method(model, Toy(toy.data, model, toy.runtime).access(toy.split(1), method.reads), toy.runtime.fresh())
+        for model in (ours, theirs)
+    ]
+    for name, weight in found[0].named_parameters():
+        assert torch.equal(found[1].get_parameter(name), weight), name
 
 
 @pytest.mark.parametrize("method", EVERY_LAYER)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from timm.layers import Linear as TimmLinear
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,8 +29,8 @@ Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 Layer = nn.Linear | Convolution
 NO_MATRIX = nn.Embedding | nn.EmbeddingBag | nn.LayerNorm | nn.RMSNorm
 """What has a weight that multiplies no input as a matrix, however many dimensions it has."""
-PLAIN = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
-"""What layers do that do nothing of their own."""
+PLAIN = (nn.Linear.forward, TimmLinear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
+"""What layers do that do nothing of their own; timm's casts weights where `torch.jit` has compiled it, nowhere else."""
 NUMBERS = 2**25
 """The most elements of patches held at a time, an eighth of a gigabyte in single precision."""
 

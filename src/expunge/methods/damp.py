@@ -129,7 +129,9 @@ def separability(forgotten: Moments, retained: Moments) -> Float[Tensor, " group
     """
     count = forgotten.gram[:, -1, -1] + retained.gram[:, -1, -1]
     within = (scatter_of(forgotten.gram) + scatter_of(retained.gram)) / count[:, None, None]
-    ridge = RIDGE * within.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(within.dtype).tiny)
+    energy = (forgotten.gram + retained.gram).diagonal(dim1=1, dim2=2)[:, :-1].mean(1) / count
+    spread = within.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(within.dtype).eps * energy)  # not rounding
+    ridge = torch.where(spread > 0, RIDGE * spread, 1.0)  # inputs that are all zero tell no rows apart
     within = within + ridge[:, None, None] * torch.eye(within.shape[-1], dtype=within.dtype, device=within.device)
     apart = mean_of(forgotten.gram) - mean_of(retained.gram)
     squared: Tensor = (apart * torch.linalg.solve(within, apart)).sum(1)

@@ -34,6 +34,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from expunge.access import Access
 from expunge.data import Part
+from expunge.errors import ModelError
 from expunge.methods._other_classes import among_others, forgotten_classes
 from expunge.network import copy_of
 from expunge.runtime import Runtime
@@ -59,6 +60,7 @@ class MuMis:
 
         Raises:
             DivergedError: The loss has left every bound, at lower rates too.
+            ModelError: PyTorch has no second derivative of one of the network's layers, such as `Hardsigmoid`.
         """
         forgetting, forgotten = copy_of(model), forgotten_classes(access)
         training = Training(
@@ -82,7 +84,15 @@ class MuMis:
                 return owed.mean() + 0 * logits.sum()
 
             asleep = forgetting.modules()
-            fit(forgetting, access["forget"], runtime, training, stage="suppression", loss=loss, asleep=asleep)
+            try:
+                fit(forgetting, access["forget"], runtime, training, stage="suppression", loss=loss, asleep=asleep)
+            except RuntimeError as error:
+                if "is not implemented" not in str(error):
+                    raise
+                raise ModelError(
+                    "expected a network that PyTorch differentiates twice, got one with a layer that it does not "
+                    f"({error}): choose another method"
+                ) from error
         return forgetting
 
 
