@@ -173,3 +173,19 @@ def test_a_basis_is_extended_by_the_fewest_directions_that_it_lacks() -> None:
     torch.testing.assert_close(held @ held.T, torch.diag(torch.tensor([1.0, 1, 0, 1, 0], dtype=torch.float64)))
     assert torch.equal(basis(second, 0.9, held).abs().round(), held.abs().round())  # it has enough
     assert basis(second, 0.9999, held).shape == (5, 4)
+
+
+def test_a_spectrum_that_pytorch_gives_up_on_is_found_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = torch.randn(2, 9, 5, dtype=torch.float64)
+    inputs[:, :, 3] = 0
+    gram = inputs.mT @ inputs
+    energies, directions = spectrum(gram)
+
+    def gives_up(_: torch.Tensor) -> None:
+        raise torch.linalg.LinAlgError("failed to converge")  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(torch.linalg, "eigh", gives_up)
+    again = spectrum(gram)
+    torch.testing.assert_close(again[0], energies)
+    torch.testing.assert_close((again[1] * again[0][:, None]) @ again[1].mT, gram)
+    assert directions.shape == again[1].shape

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from timm.layers import Linear as TimmLinear
@@ -236,7 +237,12 @@ def spectrum(
     values: Float[Tensor, "*groups width width"],
 ) -> tuple[Float[Tensor, "*groups width"], Float[Tensor, "*groups width width"]]:
     """Return the eigenvalues of Gram matrices, the highest first and none below 0, and the directions in columns."""
-    energies, directions = torch.linalg.eigh(values)
+    try:
+        energies, directions = torch.linalg.eigh(values)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        # rows of zeros, as dead channels make them, can be too many for PyTorch's LAPACK; NumPy's takes them
+        found = np.linalg.eigh(values.cpu().numpy())
+        energies, directions = (torch.from_numpy(one).to(values.device) for one in found)
     return energies.flip(-1).clamp(min=0), directions.flip(-1)
 
 
