@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from conftest import Toy
+from expunge.errors import ModelError
 from expunge.forgetting import run_method
 from expunge.methods.retrain import Retrain
-from expunge.network import rebuild
+from expunge.network import find_head, rebuild
 from expunge.outputs import drop_outputs
 from expunge.training import Training
 
@@ -67,3 +68,24 @@ def test_statistics_beside_frozen_weights_stay_and_others_start_afresh(toy: Toy,
             same = torch.equal(new.get_buffer(f"{name}.{buffer}"), model.get_buffer(f"{name}.{buffer}"))
             assert same == (name == frozen), f"{name}.{buffer}"
     assert free
+
+
+class TwoHeads(nn.Module):
+    """As networks for distillation have them: the logits are the mean of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.head_dist = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = (self.head(inputs) + self.head_dist(inputs)) / 2
+        return logits
+
+
+def test_the_head_is_the_last_layer_as_wide_as_there_are_classes_and_one_alone() -> None:
+    narrow = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 4))
+    assert find_head(narrow, 4) is narrow[2]
+    bottleneck = nn.Sequential(nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 8)), nn.Linear(8, 4))
+    assert find_head(bottleneck, 4) is bottleneck[1]
+    with pytest.raises(ModelError, match=r"that gives the logits, got head and head_dist beside one another: choose"):
+        find_head(TwoHeads(), 4)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from expunge.errors import ModelError, SettingsError, did_you_mean, expecting
 
 NO_ARGS = (
-    "_name_or_path", "dtype", "expunge", "id2label", "label2id", "model_type", "pretrained_cfg",
+    "_name_or_path", "dtype", "encoding", "expunge", "id2label", "label2id", "model_type", "pretrained_cfg",
     "torch_dtype", "transformers_version",
 )  # fmt: skip
 """What a configuration says of other things than the network: labels, versions, and what we add."""

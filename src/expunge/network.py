@@ -137,10 +137,12 @@ def find_head(model: nn.Module, num_classes: int) -> nn.Linear:
     """Return the last linear layer with one output per class.
 
     Raises:
-        ModelError: There is none.
+        ModelError: There is none, or there are two beside one another, as in networks for distillation.
     """
     heads = [
-        module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == num_classes
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == num_classes
     ]
     if not heads:
         convolved = any(
@@ -150,7 +152,18 @@ def find_head(model: nn.Module, num_classes: int) -> nn.Linear:
         raise ModelError(
             f"expected a linear layer with {num_classes} outputs, got none in {type(model).__name__}{hint}"
         )
-    return heads[-1]
+    last, head = heads[-1]
+    beside = [
+        name
+        for name, other in heads[:-1]
+        if other.in_features == head.in_features != num_classes and name.count(".") == last.count(".")
+    ]
+    if beside:
+        raise ModelError(
+            f"expected one linear layer that gives the logits, got {beside[-1]} and {last} beside one another: choose "
+            "a network with one head"
+        )
+    return head
 
 
 def editable_head(model: nn.Module, num_classes: int, *, bias: bool = False) -> nn.Linear:
