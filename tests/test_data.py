@@ -1,5 +1,8 @@
 """Data, Request, Split and Access: what may be asked, who sees what, and that every read is counted."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -166,6 +169,27 @@ def test_given_labels_keep_rows_unread() -> None:
 
     found = as_rows(Untouchable(torch.zeros(3, 1), torch.zeros(3)), labels=[2, 0, 1])
     assert found.labels.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            lambda index: torch.zeros(2 + index),
+            r"make one tensor, got: stack expects .* equal size.*: add a transform$",
+        ),
+        (lambda _: object(), r"make one tensor, got: default_collate: batch must contain .*: add a transform$"),
+        (lambda _: {"pixels": torch.zeros(2)}, "expected inputs that are tensors, got dict: add a transform"),
+    ],
+)
+def test_inputs_that_make_no_tensor_are_refused(row: Callable[[int], Any], message: str) -> None:
+    class Made(TensorDataset):
+        def __getitem__(self, index: int) -> tuple[Any, ...]:
+            return row(index), 0
+
+    rows = as_rows(Made(torch.zeros(3, 1)), labels=[0, 1, 0])
+    with pytest.raises(DataError, match=message):
+        rows.batch(np.arange(3))
 
 
 def test_rows_with_other_numbers_of_labels_are_refused() -> None:

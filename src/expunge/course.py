@@ -108,9 +108,10 @@ class Course:
 
     def _back(self, mean: float) -> None:
         if not self.tries:
+            do = ", or look for inputs that are not finite" if math.isnan(mean) else ""
             raise DivergedError(
                 f"expected a mean loss between {-WILD:g} and {WILD:g} in {self.stage}, got {mean:g}: lower "
-                "the learning rate"
+                f"the learning rate{do}"
             )
         tries, at = self.tries - 1, self.done
         self._put(self._good)

@@ -88,7 +88,11 @@ class DatasetRows:
 
     def batch(self, indices: Indices) -> tuple[Shaped[Tensor, "rows ..."], Int64[Tensor, " rows"]]:
         """Return the inputs and labels of some rows, in the order asked for."""
-        inputs = default_collate([_pair(self._dataset, int(index))[0] for index in indices])
+        found = [_pair(self._dataset, int(index))[0] for index in indices]
+        try:
+            inputs = default_collate(found)
+        except (RuntimeError, TypeError) as error:
+            raise DataError(f"expected inputs that make one tensor, got: {error}: add a transform") from error
         if not isinstance(inputs, Tensor):
             raise DataError(f"expected inputs that are tensors, got {type(inputs).__name__}: add a transform")
         return inputs, torch.from_numpy(self._labels[indices])
