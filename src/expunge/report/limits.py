@@ -21,6 +21,7 @@ def of_level(result: Result) -> list[str]:
         )
     if all(finding.retrained is None for finding in result.findings):
         texts.append("That this is unlearning at all: with no retrained network, there is nothing to measure it by.")
+    texts += _of_wide_bands(result, reached)
     if reached < 1:
         texts.append("That an outsider cannot tell: how sure the outputs are may still give the forgotten rows away.")
     if reached < 2:
@@ -30,6 +31,23 @@ def of_level(result: Result) -> list[str]:
     if reached < 4:
         texts.append("That a stronger attacker fails, who trains many networks and compares them row by row.")
     return texts
+
+
+def _of_wide_bands(result: Result, reached: int) -> list[str]:
+    """Return how many findings the original passes as well, of levels above L0 that rest on few others."""
+    told = []
+    for level in range(1, reached + 1):
+        of_level = [finding for finding in result.findings if finding.level == level]
+        idle = sum(finding.informative is False for finding in of_level)
+        if 2 * idle > len(of_level):
+            told.append(f"{idle} of {len(of_level)} at level L{level}")
+    if not told:
+        return []
+    count = " and ".join(filter(None, [", ".join(told[:-1]), told[-1]]))
+    return [
+        f"That every finding inside is evidence: {count} have the original inside their bands too, and "
+        "cannot tell forgetting from doing nothing. With more retrained networks bands are narrower."
+    ]
 
 
 def of_any(result: Result) -> list[str]:
