@@ -30,7 +30,7 @@ from expunge.audits.prediction import entropy, mean_distribution, total_variatio
 from expunge.audits.relearning import relearn, steps_until
 from expunge.audits.weights import distances, norms, tensors
 from expunge.case import Method
-from expunge.data import Data, Part, Request, split
+from expunge.data import Data, Part, split
 from expunge.datasets.digits import Digits
 from expunge.datasets.shapes import Shapes
 from expunge.errors import DivergedError, SettingsError
@@ -40,6 +40,7 @@ from expunge.methods.head_mask import HeadMask
 from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, copy_of, find_head, rebuild
+from expunge.request import Request
 from expunge.result import environment
 from expunge.rows import JoinedRows, Rows, TensorRows
 from expunge.runtime import Runtime, open_runtime

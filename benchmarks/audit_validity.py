@@ -31,7 +31,7 @@ from cifar10 import Cifar10
 from expunge.audits.weight_noise import shaken
 from expunge.cache import Cache
 from expunge.case import Case, Method, gather
-from expunge.data import Request, split
+from expunge.data import split
 from expunge.datasets import Dataset
 from expunge.datasets.digits import Digits
 from expunge.experiment import DEFAULT_AUDITS, Experiment, recipe_for, train
@@ -42,6 +42,7 @@ from expunge.methods.head_mask import HeadMask
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
 from expunge.population import grow
+from expunge.request import Request
 from expunge.result import environment, reached
 from expunge.runtime import Runtime, open_runtime
 from expunge.settings import describe, to_mapping

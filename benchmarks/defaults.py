@@ -22,12 +22,13 @@ import numpy as np
 from torch import nn
 
 from expunge.access import Access
-from expunge.data import Data, Part, Request, split
+from expunge.data import Data, Part, split
 from expunge.datasets.digits import Digits
 from expunge.datasets.shapes import Shapes
 from expunge.forgetting import epoch_flops
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
+from expunge.request import Request
 from expunge.result import environment
 from expunge.rows import TakenRows
 from expunge.runtime import Runtime, open_runtime

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from expunge.case import Method
-from expunge.data import Data, Part, Request, Split, split
+from expunge.data import Data, Part, Split, split
 from expunge.datasets.digits import Digits
 from expunge.experiment import train
 from expunge.forgetting import run_method
@@ -26,6 +26,7 @@ from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir
 from expunge.methods.unsir_notebook import UnsirNotebook
 from expunge.network import Network, rebuild
+from expunge.request import Request
 from expunge.result import environment
 from expunge.runtime import Runtime, open_runtime
 from expunge.settings import describe

@@ -24,7 +24,7 @@ from torch.nn import functional
 from cifar10 import Cifar10
 from expunge.access import Access
 from expunge.case import Method
-from expunge.data import Data, Request, Split, split
+from expunge.data import Data, Split, split
 from expunge.datasets import Dataset
 from expunge.datasets.digits import Digits
 from expunge.experiment import train
@@ -32,6 +32,7 @@ from expunge.methods.finetune import Finetune
 from expunge.methods.unsir import Unsir
 from expunge.methods.unsir_notebook import UnsirNotebook
 from expunge.network import Network, rebuild
+from expunge.request import Request
 from expunge.result import environment
 from expunge.runtime import Runtime, open_runtime
 from expunge.settings import describe, to_mapping

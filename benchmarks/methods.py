@@ -30,11 +30,12 @@ from typing import Any
 import torch
 
 from expunge.case import Method, open_case
-from expunge.data import Request, Split, split
+from expunge.data import Split, split
 from expunge.errors import ExpungeError
 from expunge.forgetting import run_method
 from expunge.methods.retrain import Retrain
 from expunge.network import rebuild
+from expunge.request import Request
 from expunge.result import environment, reached
 from expunge.runtime import open_runtime
 from expunge.settings import build, describe, names

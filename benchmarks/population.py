@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
-from expunge.data import Request, split
+from expunge.data import split
 from expunge.datasets.digits import Digits
 from expunge.methods.retrain import Retrain
 from expunge.network import Network
 from expunge.population import Recipe, Workers, grow
+from expunge.request import Request
 from expunge.result import environment
 from expunge.runtime import open_runtime
 from expunge.settings import to_mapping

@@ -26,7 +26,7 @@ from expunge.audits.three_sample import ThreeSample
 from expunge.audits.u_lira import ULira
 from expunge.cache import Cache
 from expunge.case import Audit, Case, Evidence, Method, open_case
-from expunge.data import Request, split
+from expunge.data import split
 from expunge.datasets.digits import Digits
 from expunge.methods.finetune import Finetune
 from expunge.methods.head_mask import HeadMask
@@ -34,6 +34,7 @@ from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir
 from expunge.network import Network
 from expunge.population import Recipe, grow
+from expunge.request import Request
 from expunge.result import environment
 from expunge.runtime import open_runtime
 from expunge.settings import describe, to_mapping

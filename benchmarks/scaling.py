@@ -21,11 +21,12 @@ from typing import Any
 import torch
 
 from expunge.cost import peak_memory_bytes
-from expunge.data import Data, Request, split
+from expunge.data import Data, split
 from expunge.datasets.shapes import Shapes
 from expunge.forgetting import run_method
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
+from expunge.request import Request
 from expunge.result import environment
 from expunge.runtime import open_runtime
 from expunge.settings import describe, to_mapping

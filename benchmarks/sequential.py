@@ -22,13 +22,14 @@ import torch
 from torch import nn
 
 from expunge.case import Method
-from expunge.data import Data, Part, Request, Split, split
+from expunge.data import Data, Part, Split, split
 from expunge.datasets.shapes import Shapes
 from expunge.forgetting import run_method
 from expunge.methods.finetune import Finetune
 from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
+from expunge.request import Request
 from expunge.result import environment
 from expunge.runtime import Runtime, open_runtime
 from expunge.settings import describe, to_mapping

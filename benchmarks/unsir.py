@@ -37,7 +37,7 @@ from expunge.audits.prototypes import Prototypes
 from expunge.audits.relearning import Relearning
 from expunge.audits.similarity import Similarity
 from expunge.case import Audit, Method, open_case
-from expunge.data import Data, Request, Split, split
+from expunge.data import Data, Split, split
 from expunge.datasets.digits import Digits
 from expunge.datasets.shapes import Shapes
 from expunge.errors import DivergedError
@@ -50,6 +50,7 @@ from expunge.methods.head_mask import HeadMask
 from expunge.methods.unsir import Unsir
 from expunge.methods.unsir_notebook import UnsirNotebook
 from expunge.network import Network, rebuild
+from expunge.request import Request
 from expunge.result import environment
 from expunge.rows import Rows
 from expunge.runtime import open_runtime

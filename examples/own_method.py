@@ -15,11 +15,12 @@ from annotated_types import Ge, Le
 from torch import nn
 
 from expunge.access import Access
-from expunge.data import Part, Request, split
+from expunge.data import Part, split
 from expunge.datasets.digits import Digits
 from expunge.experiment import train
 from expunge.forgetting import run_method
 from expunge.network import Network, copy_of, find_head, rebuild
+from expunge.request import Request
 from expunge.runtime import Runtime, open_runtime
 from expunge.settings import settings
 from expunge.training import Training, predict

@@ -3,12 +3,13 @@
 python examples/several_classes.py
 """
 
-from expunge.data import Request, split
+from expunge.data import split
 from expunge.datasets.shapes import Shapes
 from expunge.experiment import train
 from expunge.forgetting import run_method
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
+from expunge.request import Request
 from expunge.runtime import open_runtime
 from expunge.training import Training, predict
 

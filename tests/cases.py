@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from expunge.case import Case, Evidence
-from expunge.data import PARTS, Part, Request, Split
+from expunge.data import PARTS, Part, Split
 from expunge.finding import Finding
+from expunge.request import Request
 from expunge.rows import TensorRows
 from expunge.runtime import open_runtime
 

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from expunge.access import Access
-from expunge.data import Data, Part, Request, Split, split
+from expunge.data import Data, Part, Split, split
 from expunge.datasets.shapes import Shapes
 from expunge.network import Network, rebuild
+from expunge.request import Request
 from expunge.runtime import Runtime, open_runtime
 from expunge.training import Training, fit, predict
 

@@ -14,7 +14,7 @@ from expunge.audits.prediction import Prediction
 from expunge.blueprint import blueprint_of
 from expunge.case import Method, open_case
 from expunge.checkpoint import load_model, save_model
-from expunge.data import Data, Request, split
+from expunge.data import Data, split
 from expunge.datasets.shapes import Shapes
 from expunge.errors import ExpungeError, ModelError, SettingsError
 from expunge.forgetting import headed, run_method
@@ -22,6 +22,7 @@ from expunge.methods.dissolve import Dissolve
 from expunge.methods.finetune import Finetune
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, find_head, rebuild
+from expunge.request import Request
 from expunge.runtime import Runtime, open_runtime
 from expunge.training import Training, fit, predict
 

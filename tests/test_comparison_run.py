@@ -15,7 +15,7 @@ from expunge.cache import Cache
 from expunge.checkpoint import load_model
 from expunge.comparison.record import Comparison
 from expunge.comparison.run import compare_folders, run_comparison
-from expunge.data import Request, split
+from expunge.data import split
 from expunge.datasets.shapes import Shapes
 from expunge.errors import DataError, ExpungeError, OutputError, SettingsError
 from expunge.experiment import Experiment, recipe_for, run
@@ -27,6 +27,7 @@ from expunge.methods.retrain import Retrain
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
 from expunge.population import grow
+from expunge.request import Request
 from expunge.result import Result, Weights, from_json, read
 from expunge.runtime import Advance, Runtime, open_runtime
 from expunge.subject import weights_of

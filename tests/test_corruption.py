@@ -18,7 +18,7 @@ from expunge.corruption import Corrupted, make_task
 from expunge.corruptions.backdoor import Backdoor, StampedRows, brightest
 from expunge.corruptions.canaries import Canaries
 from expunge.corruptions.interclass_confusion import InterclassConfusion
-from expunge.data import Data, Request, split
+from expunge.data import Data, split
 from expunge.datasets.shapes import Shapes
 from expunge.errors import DataError, ExpungeError, ModelError, RequestError, SettingsError
 from expunge.experiment import DEFAULT_REQUEST, Experiment, experiment_from, run
@@ -31,6 +31,7 @@ from expunge.population import grow as really_grow
 from expunge.report import render
 from expunge.report.reproduce import as_toml
 from expunge.report.verdict import asked, verdict
+from expunge.request import Request
 from expunge.rows import RelabelledRows, TensorRows
 from expunge.runtime import open_runtime, silent
 from expunge.stages import load_for, population_of

@@ -11,10 +11,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from conftest import Toy
 from expunge.access import Access
-from expunge.data import Data, Request, choose, parse_request, split, subset
+from expunge.data import Data, choose, split, subset
 from expunge.errors import AccessError, DataError, RequestError
 from expunge.forgetting import run_method
 from expunge.network import rebuild
+from expunge.request import Request, parse_request
 from expunge.rows import JoinedRows, TakenRows, TensorRows, as_rows
 from expunge.runtime import Runtime
 
@@ -81,6 +82,21 @@ def test_a_name_that_is_another_class_index_must_be_made_plain() -> None:
         split(data(names), parse_request(["1"], None))
     assert split(data(names), parse_request(["#1"], None)).request.classes == (1,)
     assert split(data(names), parse_request(["2"], None)).request.classes == (2,)
+
+
+def test_a_name_that_has_commas_is_put_together_again() -> None:
+    names = ("tench, Tinca tinca", "cat", "crane,bird, crane")
+    for words, wanted in (
+        ("tench, Tinca tinca", (0,)),
+        ("cat,crane, bird,crane", (1, 2)),
+        ("0,cat", (0, 1)),
+        ("crane,bird, crane,#1", (1, 2)),
+    ):
+        assert split(data(names), parse_request([words], None)).request.classes == wanted
+    assert split(data(names), Request(classes=("tench, Tinca tinca",))).request.classes == (0,)
+    assert split(data(("cat", "ship", "cat,ship")), parse_request(["cat,ship"], None)).request.classes == (0, 1)
+    with pytest.raises(RequestError, match="expected a class of the data, got 'tench'"):
+        split(data(names), parse_request(["tench,Tinca"], None))
 
 
 def test_labels_outside_the_names_are_refused() -> None:

@@ -14,12 +14,13 @@ from timm.data import create_transform, resolve_data_config
 
 from expunge.checkpoint import load_model, save_model
 from expunge.cli import main
-from expunge.data import Data, Request, Scaling, only_classes, parse_request, split
+from expunge.data import Data, Scaling, only_classes, split
 from expunge.datasets._halves import hold_out
 from expunge.datasets.arrays import Arrays
 from expunge.datasets.folder import Folder
 from expunge.errors import DataError, RequestError
 from expunge.network import Network
+from expunge.request import Request, parse_request
 from expunge.rows import names_of
 from expunge.stages import load_for
 from images import make_arrays, make_folder

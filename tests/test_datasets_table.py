@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from expunge import memory
 from expunge.checkpoint import Checkpoint, load_model, save_model
 from expunge.cli import main
-from expunge.data import Request
 from expunge.datasets.table import Table
 from expunge.errors import DataError, ModelError
 from expunge.network import Network
+from expunge.request import Request
 from expunge.stages import load_whole
 from images import make_table
 

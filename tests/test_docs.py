@@ -25,12 +25,13 @@ from typer.testing import CliRunner
 from conftest import Toy
 from expunge.catalogue import entries
 from expunge.cli import app
-from expunge.data import Request, split
+from expunge.data import split
 from expunge.datasets.shapes import Shapes
 from expunge.errors import RequestError
 from expunge.experiment import experiment_from
 from expunge.forgetting import run_method
 from expunge.network import rebuild
+from expunge.request import Request
 from expunge.settings import build, from_toml, names
 from images import make_arrays, make_folder, make_hub, make_mnist, make_table
 from pages import ASSIGNMENT, PAGES, ROOT, Block, blocks, check, options, parse, spans

@@ -18,7 +18,7 @@ from expunge.auditing import plan_audit
 from expunge.audits.accuracy import Accuracy
 from expunge.case import Audit
 from expunge.cli import app
-from expunge.data import Data, Request, only_classes, split
+from expunge.data import Data, only_classes, split
 from expunge.datasets.folder import Folder
 from expunge.datasets.shapes import Shapes
 from expunge.errors import ExpungeError, RequestError
@@ -29,6 +29,7 @@ from expunge.methods.projected_gradient import ProjectedGradient
 from expunge.methods.random_labels import other_labels
 from expunge.methods.retrain import Retrain
 from expunge.population import Recipe, member_key
+from expunge.request import Request
 from expunge.result import Result
 from expunge.rows import names_of
 from images import make_folder

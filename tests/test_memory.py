@@ -6,10 +6,11 @@ import psutil
 import pytest
 
 from expunge import memory
-from expunge.data import Request, split
+from expunge.data import split
 from expunge.datasets.shapes import Shapes
 from expunge.errors import DataError
 from expunge.memory import available_bytes, check_fits
+from expunge.request import Request
 from expunge.runtime import open_runtime
 
 

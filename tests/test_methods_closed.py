@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from conftest import Toy
-from expunge.data import Request, split
+from expunge.data import split
 from expunge.errors import RequestError, SettingsError
 from expunge.methods import esc, null_space, svd
 from expunge.methods._subspaces import find_layers, inputs_of, matrix_of
@@ -15,6 +15,7 @@ from expunge.methods.esc import Esc
 from expunge.methods.null_space import NullSpace, pseudo_labels, retained_subspaces
 from expunge.methods.pour import Pour, without
 from expunge.methods.svd import Svd
+from expunge.request import Request
 from expunge.rows import Rows, TakenRows
 from test_subspaces import seen_by_layers
 

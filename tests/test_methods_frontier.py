@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from conftest import Toy
-from expunge.data import Request, split
+from expunge.data import split
 from expunge.errors import ModelError
 from expunge.methods import boundary_expand, boundary_shrink
 from expunge.methods._other_classes import among_others
@@ -19,6 +19,7 @@ from expunge.methods.delete import Delete, divergence
 from expunge.methods.jit import Jit, Shaken
 from expunge.methods.mu_mis import MuMis, differentiable, sensitivity
 from expunge.network import Network, batch_norms, find_head
+from expunge.request import Request
 from expunge.rows import Rows
 
 NESTEROV = 1.9

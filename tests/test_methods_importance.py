@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from conftest import Toy
-from expunge.data import Request, split
+from expunge.data import split
 from expunge.errors import SettingsError
 from expunge.methods import _importance, ssd
 from expunge.methods._importance import Importance, Losses, Size, batch_importance, row_importance
 from expunge.methods.fisher import Fisher, expected
 from expunge.methods.lfssd import Lfssd, squared_lengths
 from expunge.methods.ssd import Ssd, cross_entropies, dampen_weights
+from expunge.request import Request
 from expunge.rows import Rows, TakenRows
 
 LossOfRow = Callable[[Tensor, Tensor], list[tuple[Tensor, float]]]

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from conftest import Toy
 from expunge.access import Access, Count
-from expunge.data import PARTS, Data, Request, Split, split
+from expunge.data import PARTS, Data, Split, split
 from expunge.errors import DivergedError, ModelError, RequestError
 from expunge.forgetting import run_method
 from expunge.methods import gated_knowledge_transfer, prune_lora
@@ -23,6 +23,7 @@ from expunge.methods.gated_knowledge_transfer import GatedKnowledgeTransfer, Tra
 from expunge.methods.projected_gradient import ProjectedGradient, core
 from expunge.methods.prune_lora import PruneLora, choose_layers, prune_filters
 from expunge.methods.residual_feature_alignment import Alignment, ResidualFeatureAlignment, mean_features
+from expunge.request import Request
 from expunge.rows import JoinedRows, TensorRows
 from expunge.training import Training, fit, predict
 

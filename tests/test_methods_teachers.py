@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from conftest import Toy
-from expunge.data import Request, split
+from expunge.data import split
 from expunge.errors import ModelError
 from expunge.methods import bad_teacher, convolution_transpose, masked_small_gradients, scrub
 from expunge.methods._distillation import divergence, teacher_of
@@ -27,6 +27,7 @@ from expunge.methods.l1_sparse import L1Sparse
 from expunge.methods.masked_small_gradients import MaskedSmallGradients
 from expunge.methods.salun import Salun, largest
 from expunge.methods.scrub import Scrub
+from expunge.request import Request
 from expunge.rows import Rows
 from expunge.runtime import Runtime
 from expunge.training import Training, fit, predict

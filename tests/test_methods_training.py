@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from conftest import Toy
-from expunge.data import Request, split
+from expunge.data import split
 from expunge.errors import DivergedError, ModelError
 from expunge.methods import (
     catastrophic_forgetting_k,
@@ -24,6 +24,7 @@ from expunge.methods.gradient_ascent import GradientAscent
 from expunge.methods.neggrad_plus import NeggradPlus, repeated
 from expunge.methods.random_labels import RandomLabels
 from expunge.methods.successive_random_labels import SuccessiveRandomLabels
+from expunge.request import Request
 from expunge.rows import Rows, TensorRows
 from expunge.training import Training, predict
 

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from conftest import TRAINING, Toy
-from expunge.data import Request, split
+from expunge.data import split
 from expunge.errors import RequestError
 from expunge.forgetting import run_method
 from expunge.network import rebuild
+from expunge.request import Request
 from expunge.rows import TakenRows
 from expunge.settings import build, names
 from expunge.training import Training, fit

@@ -21,7 +21,6 @@ from expunge.audits.prediction import Prediction, alignment, entropy
 from expunge.audits.relearning import Relearning
 from expunge.audits.similarity import Similarity
 from expunge.case import Audit, open_case
-from expunge.data import Request
 from expunge.datasets.shapes import Shapes
 from expunge.errors import ModelError, RequestError, SettingsError
 from expunge.experiment import DEFAULT_AUDITS, Experiment, experiment_from, to_values
@@ -32,6 +31,7 @@ from expunge.methods.retrain import Retrain
 from expunge.network import find_head, rebuild
 from expunge.outputs import DROPPED, AmongAll, drop_outputs, reopened
 from expunge.report.page import render
+from expunge.request import Request
 from expunge.result import Result
 from expunge.runtime import open_runtime
 from expunge.subject import subject_of, weights_of

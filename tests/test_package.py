@@ -22,7 +22,7 @@ SOURCE = Path(expunge.__file__).parent
 LAYERS = {
     "words and files": "bootstrap catalogue cost errors files finding hugging_face memory model_files processes "
     "rehearsal result settings tracking",
-    "data": "access data datasets fingerprints reading rows",
+    "data": "access data datasets fingerprints reading request rows",
     "networks": "blueprint cache checkpoint network networks outputs precision taps",
     "training": "course journal resume runtime stacked synthesis training",
     "methods": "methods",

@@ -16,7 +16,7 @@ import torch
 from conftest import Toy
 from expunge import population
 from expunge.cache import ENTRY, Cache, name_of
-from expunge.data import Request, split
+from expunge.data import split
 from expunge.datasets.shapes import Shapes
 from expunge.errors import OutputError, SettingsError
 from expunge.fingerprints import fingerprint
@@ -38,6 +38,7 @@ from expunge.population import (
     train_stacked,
 )
 from expunge.provenance import with_retraining
+from expunge.request import Request
 from expunge.result import Bill
 from expunge.rows import TensorRows
 from expunge.training import Training

@@ -30,13 +30,14 @@ from expunge.audits.similarity import Similarity
 from expunge.audits.three_sample import ThreeSample
 from expunge.case import Audit, open_case
 from expunge.checkpoint import load_model
-from expunge.data import PARTS, Request, split
+from expunge.data import PARTS, split
 from expunge.datasets.shapes import Shapes
 from expunge.errors import ModelError, SettingsError, StoppedError
 from expunge.forgetting import run_method
 from expunge.methods.unsir import Unsir
 from expunge.network import Network, rebuild
 from expunge.processes import leave, share
+from expunge.request import Request
 from expunge.resume import resumable
 from expunge.runtime import Runtime, open_runtime
 from expunge.training import Training, cross_entropy, fit

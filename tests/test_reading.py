@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from expunge import reading
 from expunge.access import Access
-from expunge.data import Data, Request, split
+from expunge.data import Data, split
 from expunge.datasets.folder import Folder
 from expunge.datasets.shapes import Shapes
 from expunge.errors import DataError
@@ -19,6 +19,7 @@ from expunge.forgetting import Forgotten, run_method
 from expunge.methods.unsir import Unsir
 from expunge.network import rebuild
 from expunge.reading import read
+from expunge.request import Request
 from expunge.rows import Indices
 from expunge.runtime import open_runtime
 from expunge.training import Training, fit, predict

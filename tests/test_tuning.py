@@ -12,7 +12,7 @@ from torch import nn
 
 from conftest import Toy
 from expunge.access import Access, CountedRows
-from expunge.data import Part, Request, split
+from expunge.data import Part, split
 from expunge.errors import DivergedError, RequestError, SettingsError
 from expunge.forgetting import run_method
 from expunge.methods.dissolve_data_free import DissolveDataFree
@@ -20,6 +20,7 @@ from expunge.methods.head_mask import HeadMask
 from expunge.methods.neggrad_plus import NeggradPlus
 from expunge.methods.unsir import Unsir
 from expunge.network import copy_of, rebuild
+from expunge.request import Request
 from expunge.runtime import Runtime
 from expunge.settings import settings
 from expunge.training import Positive

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from expunge.api import audit as audit
     from expunge.api import forget as forget
-    from expunge.data import Request as Request
     from expunge.errors import ExpungeError as ExpungeError
     from expunge.finding import Finding as Finding
     from expunge.forgetting import Forgotten as Forgotten
     from expunge.report.page import render as render
+    from expunge.request import Request as Request
     from expunge.result import Bill as Bill
     from expunge.result import Result as Result
 
@@ -23,7 +23,7 @@ _HOMES = {
     "ExpungeError": "errors",
     "Finding": "finding",
     "Forgotten": "forgetting",
-    "Request": "data",
+    "Request": "request",
     "Result": "result",
     "audit": "api",
     "forget": "api",

@@ -10,7 +10,7 @@ from torch.jit import ScriptModule
 from torch.utils.data import DataLoader, Dataset
 
 from expunge.case import Audit, Method, open_case
-from expunge.data import Data, Request, Split, numbered, split
+from expunge.data import Data, Split, numbered, split
 from expunge.errors import ModelError, RequestError, SettingsError
 from expunge.experiment import DEFAULT_AUDITS
 from expunge.forgetting import Forgotten, KeepOrDrop, headed
@@ -21,6 +21,7 @@ from expunge.judging import judge
 from expunge.network import rebuild
 from expunge.outputs import count_outputs
 from expunge.provenance import earlier_values, entry, head_values, request_values
+from expunge.request import Request
 from expunge.result import Result
 from expunge.rows import Rows, TakenRows, as_rows
 from expunge.runtime import Progress, Runtime, open_runtime, silent

@@ -9,7 +9,7 @@ from expunge.blueprint import blueprint_of
 from expunge.cache import Cache
 from expunge.case import Audit, open_case
 from expunge.checkpoint import Checkpoint, load_model
-from expunge.data import Data, Request, Split, split
+from expunge.data import Data, Split, split
 from expunge.datasets import Dataset
 from expunge.errors import DataError, ModelError
 from expunge.files import check_free, write_text
@@ -19,6 +19,7 @@ from expunge.methods.retrain import Retrain
 from expunge.model_files import find_folder
 from expunge.population import HERE, Member, Recipe, Workers, grow
 from expunge.provenance import earlier_values, head_values, request_values, with_retraining
+from expunge.request import Request
 from expunge.result import Record, Result, read
 from expunge.resume import resumable
 from expunge.runtime import Runtime

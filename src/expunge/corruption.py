@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Int64
 
 from expunge.case import Case, Evidence
-from expunge.data import Data, Request, Split, split
+from expunge.data import Data, Split, split
 from expunge.errors import DataError
 from expunge.finding import Finding, Meaning
+from expunge.request import Request
 from expunge.rows import Indices, Rows, TakenRows
 from expunge.runtime import Runtime
 from expunge.training import predict

@@ -1,18 +1,17 @@
-"""Data: what there is to learn from, what is to be forgotten, and the four parts that this makes of it."""
+"""Data: what there is to learn from, and the four parts that a request makes of it."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int64, Integer
 
-from expunge.errors import DataError, RequestError, did_you_mean
-from expunge.rows import RelabelledRows, Rows, TakenRows, compact, names_of
+from expunge.errors import DataError, RequestError
+from expunge.request import Request
+from expunge.rows import RelabelledRows, Rows, TakenRows, compact
 
 Part = Literal["retain", "forget", "retain_test", "forget_test"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -53,7 +52,7 @@ class Data:
     """How images were brought to the size of an input; the default leaves one of that size as it is."""
     encoding: Mapping[str, Any] = field(default_factory=dict)
     """How rows became inputs, where the training rows decided it: JSON for its folder; see `datasets.Encoded`."""
-    earlier: tuple["Request", ...] = ()
+    earlier: tuple[Request, ...] = ()
     """What the model at hand was made to forget before, classes as indices: what these name is in no part."""
 
     def __post_init__(self) -> None:
@@ -80,112 +79,6 @@ def numbered(labels: Int64[np.ndarray, " rows"]) -> tuple[str, ...]:
     if highest >= MOST_CLASSES:
         raise DataError(f"expected labels that are class indices below {MOST_CLASSES}, got {highest}")
     return tuple(str(index) for index in range(highest + 1))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What to forget: whole classes, or single training rows.
-
-    Classes and rows are indices or names; `split` resolves names against the data.
-    """
-
-    classes: tuple[int | str, ...] = ()
-    """Classes to forget, each an index or a name."""
-    rows: tuple[int | str, ...] = ()
-    """Single training rows to forget, each an index, or a name where the data have such (of images, their files)."""
-
-    def __post_init__(self) -> None:
-        if bool(self.classes) == bool(self.rows):
-            raise RequestError("expected either classes or rows to forget, got " + ("both" if self.rows else "none"))
-        for what, items in (("class", self.classes), ("row", self.rows)):
-            if len(set(items)) < len(items):
-                raise RequestError(f"expected each {what} once, got {list(items)}")
-
-    def resolve(self, label_names: Sequence[str], train: Rows) -> "Request":
-        """Return the same request with every class and row as an index.
-
-        Raises:
-            RequestError: A class or row is unknown or ambiguous, one is named twice, or no class would be left.
-        """
-        if self.rows:
-            return Request(rows=find_rows(self.rows, train))
-        classes = sorted(find_class(item, label_names) for item in self.classes)
-        if len(set(classes)) < len(classes):
-            raise RequestError(f"expected each class once, got {list(self.classes)}")
-        if len(classes) == len(label_names):
-            raise RequestError(f"expected at least one class to retain, got all {len(label_names)} to forget")
-        return Request(classes=tuple(classes))
-
-
-def parse_request(classes: Sequence[str], rows: str | None) -> Request:
-    """Return a request from words of the command line: ``["3,ship"]``, and ``"17,ship/4.png"`` or ``"@FILE"``.
-
-    Raises:
-        RequestError: A word is empty, the file cannot be read, or the request is empty or double.
-    """
-    listed = [] if rows is None else _lines(Path(rows[1:])) if rows.startswith("@") else rows.split(",")
-    named = [word.strip() for word in listed]
-    if any(not word for word in named):
-        raise RequestError(f"expected rows separated by commas, got {rows!r}")
-    words = [word.strip() for item in classes for word in item.split(",")]
-    if any(not word for word in words):
-        raise RequestError(f"expected classes separated by commas, got {','.join(classes)!r}")
-    return Request(classes=tuple(words), rows=tuple(int(word) if word.isdecimal() else word for word in named))
-
-
-def _lines(file: Path) -> list[str]:
-    """Return the lines of a file, without empty ones."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise RequestError(f"expected a row on each line of {file}, got: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise RequestError(f"expected a row on each line of {file}, got a file that is no text") from error
-    return [line for line in lines if line.strip()]
-
-
-def find_rows(items: Sequence[int | str], train: Rows) -> tuple[int, ...]:
-    """Return the indices of training rows given by index or name.
-
-    Raises:
-        RequestError: A name is unknown, or a row is named twice.
-    """
-    if all(isinstance(item, int) for item in items):
-        return tuple(map(int, items))
-    names, word = names_of(train), next(item for item in items if isinstance(item, str))
-    if names is None:
-        raise RequestError(f"expected rows of these data by number, since they have no names, got {word!r}")
-    places = {name: index for index, name in enumerate(names)}
-    if unknown := [item for item in items if isinstance(item, str) and item not in places]:
-        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        raise RequestError(
-            f"expected training rows by number or name, such as {names[0]!r}, got {unknown[0]!r}{more}: no such file, "
-            "or one that is held out for testing"
-        )
-    found = tuple(item if isinstance(item, int) else places[item] for item in items)
-    if len(set(found)) < len(found):
-        raise RequestError(f"expected each row once, got one by name and by number among {len(items)}")
-    return found
-
-
-def find_class(item: int | str, label_names: Sequence[str]) -> int:
-    """Return the index of a class given by its index or name, or by ``#3`` for an index where names are numbers.
-
-    Raises:
-        RequestError: The class is unknown, or a name and an index of different ones.
-    """
-    digits = str(item).removeprefix("#")
-    is_number = re.fullmatch("-?[0-9]+", digits) is not None
-    meant = {index for index, name in enumerate(label_names) if name == item}
-    if is_number and 0 <= int(digits) < len(label_names):
-        meant.add(int(digits))
-    if len(meant) > 1:
-        choices = " or ".join(f"#{index} ({label_names[index]!r})" for index in sorted(meant))
-        raise RequestError(f"expected one class, got {item!r}, a name and an index of different ones: write {choices}")
-    if not meant:
-        known = f" (indices: 0 to {len(label_names) - 1})" if is_number else did_you_mean(str(item), label_names)
-        raise RequestError(f"expected a class of the data, got {item!r}{known}")
-    return meant.pop()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from expunge.cache import Cache
 from expunge.case import Audit, Method, open_case
 from expunge.checkpoint import load_model, save_model
 from expunge.corruption import Corruption, make_task
-from expunge.data import PARTS, Data, Request, Split
+from expunge.data import PARTS, Data, Split
 from expunge.datasets import Dataset
 from expunge.datasets.digits import Digits
 from expunge.errors import SettingsError
@@ -45,6 +45,7 @@ from expunge.population import HERE, Recipe, Workers, grow_both, member_seed
 from expunge.population import retrain as retrain
 from expunge.provenance import entry, head_values, request_values, with_retraining
 from expunge.report.page import render
+from expunge.request import Request
 from expunge.result import Result
 from expunge.resume import resumable
 from expunge.runtime import Runtime

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from expunge.data import Data, Request, find_class, find_rows, named, only_classes
+from expunge.data import Data, named, only_classes
 from expunge.errors import ExpungeError, RequestError, expecting
 from expunge.fingerprints import name_hash
+from expunge.request import Request, find_class, find_rows
 from expunge.rows import Rows, TakenRows, names_of
 from expunge.settings import from_mapping
 

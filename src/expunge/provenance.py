@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from expunge.access import Count
-from expunge.data import Part, Request, Split
+from expunge.data import Part, Split
 from expunge.fingerprints import name_hash
 from expunge.forgetting import KeepOrDrop
 from expunge.population import Member, mean_seconds
+from expunge.request import Request
 from expunge.result import Bill
 from expunge.rows import names_of
 

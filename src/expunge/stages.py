@@ -12,7 +12,7 @@ from expunge.cache import Cache
 from expunge.case import Method
 from expunge.checkpoint import Checkpoint, load_model, save_model
 from expunge.corruption import make_task
-from expunge.data import Data, Request, Split, renumbered, split
+from expunge.data import Data, Split, renumbered, split
 from expunge.datasets import Adaptable, Dataset, Encoded
 from expunge.errors import DataError, ModelError
 from expunge.experiment import Experiment, recipe_for, train
@@ -25,6 +25,7 @@ from expunge.network import Network, rebuild
 from expunge.population import Member, Workers, grow_both
 from expunge.precision import rounded
 from expunge.provenance import as_reads, entry
+from expunge.request import Request
 from expunge.result import Record, environment
 from expunge.resume import resumable
 from expunge.runtime import Runtime

@@ -15,12 +15,13 @@ from torch import nn
 from conftest import TRAINING, Toy
 from expunge.access import CountedRows
 from expunge.case import Method
-from expunge.data import Request, split
+from expunge.data import split
 from expunge.errors import ModelError, RequestError
 from expunge.forgetting import run_method
 from expunge.guard import guarded
 from expunge.methods.retrain import Retrain
 from expunge.network import rebuild
+from expunge.request import Request
 from expunge.result import to_lower
 from expunge.settings import build, describe, find, from_assignments, from_toml, names, to_mapping
 

@@ -10,11 +10,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from expunge.case import Method
-from expunge.data import Request, split
+from expunge.data import split
 from expunge.datasets.shapes import Shapes
 from expunge.forgetting import run_method
 from expunge.network import rebuild
 from expunge.processes import leave
+from expunge.request import Request
 from expunge.runtime import Runtime
 from expunge.settings import build, names
 

@@ -208,9 +208,9 @@ def forget(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Make a model forget and write the new model's folder. --set: a setting of the method, or dataset.KEY."""
-    from expunge.data import parse_request
     from expunge.dry_run import rehearse_forgetting
     from expunge.forgetting import say
+    from expunge.request import parse_request
     from expunge.settings import build, from_assignments, sort_out
     from expunge.stages import as_trained, forget_folder, plan_forgetting
 

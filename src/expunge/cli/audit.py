@@ -62,10 +62,10 @@ def audit(
 ) -> None:
     """Audit an unlearned model beside its original and retrained ones. --set: dataset.KEY."""
     from expunge.auditing import audit_folders, plan_audit
-    from expunge.data import parse_request
     from expunge.dry_run import rehearse_audit
     from expunge.experiment import experiment_from
     from expunge.forgetting import say
+    from expunge.request import parse_request
     from expunge.settings import build, from_assignments, sort_out
 
     if retrained and references:

@@ -30,7 +30,7 @@ def tune(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Try settings of a method, judged without test rows or any that it may not read, and name the best."""
-    from expunge.data import parse_request
+    from expunge.request import parse_request
     from expunge.settings import build, from_assignments, sort_out
     from expunge.stages import as_trained, plan_forgetting, tune_folder
 

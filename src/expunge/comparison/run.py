@@ -25,7 +25,7 @@ from expunge.comparison.cells import world_name
 from expunge.comparison.record import CONTROLS, RETRAINED, Comparison
 from expunge.comparison.summary import compare as compare_results
 from expunge.comparison.worlds import Models, run_cell, train_models
-from expunge.data import Data, Request, split
+from expunge.data import Data, split
 from expunge.errors import DataError, OutputError, SettingsError
 from expunge.experiment import Experiment, to_values
 from expunge.files import RESULT, check_free, write_text
@@ -34,6 +34,7 @@ from expunge.methods.retrain import Retrain
 from expunge.population import HERE, Workers
 from expunge.provenance import request_values
 from expunge.report.comparison_page import render
+from expunge.request import Request
 from expunge.result import Result, environment, read
 from expunge.runtime import Runtime
 from expunge.settings import describe

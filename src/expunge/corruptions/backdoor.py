@@ -27,9 +27,10 @@ from torch import Tensor
 
 from expunge.case import Case
 from expunge.corruption import Corrupted, draw_share, measure_share, memorised, with_train
-from expunge.data import Data, find_class
+from expunge.data import Data
 from expunge.errors import DataError
 from expunge.finding import Finding
+from expunge.request import find_class
 from expunge.rows import Indices, RelabelledRows, Rows, TakenRows
 from expunge.runtime import Runtime
 from expunge.settings import settings

@@ -20,9 +20,10 @@ from annotated_types import Gt, Le, Lt
 
 from expunge.case import Case
 from expunge.corruption import Corrupted, draw_share, measure_share, memorised, with_train
-from expunge.data import Data, find_class
+from expunge.data import Data
 from expunge.errors import DataError
 from expunge.finding import Finding
+from expunge.request import find_class
 from expunge.rows import RelabelledRows, TakenRows
 from expunge.runtime import Runtime
 from expunge.settings import settings
