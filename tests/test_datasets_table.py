@@ -204,10 +204,15 @@ def test_a_network_of_a_table_is_trained_forgets_and_is_audited(
     call(monkeypatch, "report", tmp_path / "result.json", "--out", tmp_path / "report.html")
     assert "class-1" in (tmp_path / "report.html").read_text()
     kept = pandas.read_csv(tmp_path / "made.csv").query("kind != 'class-1'")
-    kept.to_csv(tmp_path / "made.csv", index=False)
-    call(monkeypatch, "forget", tmp_path / "o", *at, "--classes", "class-1", "--out", tmp_path / "without")
+    kept.to_csv(tmp_path / "left.csv", index=False)
+    left = [str(word).replace("made.csv", "left.csv") for word in at]
+    call(monkeypatch, "forget", tmp_path / "o", *left, "--classes", "class-1", "--out", tmp_path / "without")
     ways = [load_file(tmp_path / name / "model.safetensors") for name in ("u", "without")]
     assert all(torch.equal(ways[0][name], ways[1][name]) for name in ways[0])
+    call(monkeypatch, "train", *left, "--network", "mlp", *few, "--out", tmp_path / "r")
+    result = [*result[:2], "--retrained", tmp_path / "r", "--out", tmp_path / "other.json"]
+    call(monkeypatch, "audit", tmp_path / "o", tmp_path / "u", *at, *result, code=2)
+    assert "with another encoding in its config.json: train it on the same data settings" in capsys.readouterr().err
     call(monkeypatch, "train", *at, "--network", "resnet20", "--out", tmp_path / "x", code=2)
     assert "expected arguments that 'resnet20' takes for inputs (5,)" in capsys.readouterr().err
 

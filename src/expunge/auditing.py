@@ -104,6 +104,7 @@ def plan_audit(
     parts = split(data, judged(request, data, steps, str(unlearned_dir)))
     for place, other in zip(places[1:], (unlearned, *given), strict=True):
         _check_classes(other, parts, place)
+        _check_inputs(other, original, place)
     wanted = [*original.history, {"request": request_values(parts.request)}]
     for place, other in zip(retrained_dirs, given, strict=True):
         trained_without(whole, other.history, wanted, str(place))
@@ -189,6 +190,21 @@ def _check_classes(checkpoint: Checkpoint, parts: Split, place: Path | str) -> N
             f"expected a model of the original's {len(parts.label_names)} classes, or of those without the forgotten "
             f"ones, got {place} of {len(checkpoint.label_names)} ({', '.join(checkpoint.label_names)[:60]})"
         )
+
+
+def _check_inputs(checkpoint: Checkpoint, original: Checkpoint, place: Path | str) -> None:
+    """Refuse a model that was trained on rows made into inputs in another way; what a folder does not tell may be so.
+
+    Raises:
+        DataError: It was: by the original's inputs it would be judged at what it never learned.
+    """
+    for what in ("mean", "std", "scaling", "encoding"):
+        own, others = getattr(original, what), getattr(checkpoint, what)
+        if own and others and own != others:
+            raise DataError(
+                f"expected models that take inputs as the original does, got {place} with another {what} in its "
+                "config.json: train it on the same data settings, as `expunge forget --method retrain` does"
+            )
 
 
 def _recipe(original: Checkpoint, path: Path | str, dataset: Dataset, data: Data, parts: Split) -> Recipe:
