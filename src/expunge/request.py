@@ -35,8 +35,7 @@ class Request:
         """
         if self.rows:
             return Request(rows=find_rows(self.rows, train))
-        items = _joined(self.classes, label_names) or self.classes
-        classes = sorted(find_class(item, label_names) for item in items)
+        classes = sorted(find_class(item, label_names) for item in _joined(self.classes, label_names))
         if len(set(classes)) < len(classes):
             raise RequestError(f"expected each class once, got {list(self.classes)}")
         if len(classes) == len(label_names):
@@ -97,18 +96,25 @@ def find_rows(items: Sequence[int | str], train: Rows) -> tuple[int, ...]:
     return found
 
 
-def _joined(items: Sequence[int | str], label_names: Sequence[str]) -> tuple[int | str, ...] | None:
-    """Return items with the pieces of names that have commas joined, where some are classes only so; None if not."""
-    if not items:
-        return ()
-    pieces = [str(item) for item in items]
-    for count in range(1, len(items) + 1):
-        meant = [name for name in label_names if re.sub(r"\s*,\s*", ",", name.strip()) == ",".join(pieces[:count])]
-        number = count == 1 and pieces[0].removeprefix("#").isdecimal()
-        rest = _joined(items[count:], label_names) if meant or number else None
-        if rest is not None:
-            return (items[0] if count == 1 else meant[0], *rest)
-    return None
+def _joined(items: Sequence[int | str], label_names: Sequence[str]) -> Sequence[int | str]:
+    """Return items with the pieces of names that have commas joined, if all are classes then; else as they are."""
+    names = {*label_names}
+    alone = [item in names or str(item).removeprefix("#").isdecimal() for item in items]
+    if all(alone):
+        return items
+    whole = {re.sub(r"\s*,\s*", ",", name.strip()): name for name in label_names if "," in name}
+    longest = max((name.count(",") + 1 for name in whole), default=1)
+    found: list[list[int | str] | None] = [*[None] * len(items), []]  # of the items from each place on
+    for start in reversed(range(len(items))):
+        for end in range(start + 1, min(start + longest, len(items)) + 1):
+            name = (
+                whole.get(",".join(map(str, items[start:end]))) if end > start + 1 or not alone[start] else items[start]
+            )
+            rest = found[end]
+            if name is not None and rest is not None:
+                found[start] = [name, *rest]
+                break
+    return items if found[0] is None else found[0]
 
 
 def find_class(item: int | str, label_names: Sequence[str]) -> int:

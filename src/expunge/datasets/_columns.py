@@ -128,8 +128,9 @@ class Columns:
         """Return the index of each row's value, -1 of one that is unknown."""
         places = {value: place for place, value in enumerate(values)}
         codes, found = column.factorize()
-        each = [places.get(_hash(value), -1) for value in found]
-        return np.array([each[code] for code in codes], dtype=np.int64)
+        each = np.array([places.get(_hash(value), -1) for value in found], dtype=np.int64)
+        chosen: Int64[np.ndarray, " rows"] = each[codes]
+        return chosen
 
 
 def _hash(value: object) -> str:
