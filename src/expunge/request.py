@@ -107,9 +107,8 @@ def _joined(items: Sequence[int | str], label_names: Sequence[str]) -> Sequence[
     found: list[list[int | str] | None] = [*[None] * len(items), []]  # of the items from each place on
     for start in reversed(range(len(items))):
         for end in range(start + 1, min(start + longest, len(items)) + 1):
-            name = (
-                whole.get(",".join(map(str, items[start:end]))) if end > start + 1 or not alone[start] else items[start]
-            )
+            single = alone[start] and end == start + 1
+            name = items[start] if single else whole.get(",".join(map(str, items[start:end])))
             rest = found[end]
             if name is not None and rest is not None:
                 found[start] = [name, *rest]
