@@ -266,9 +266,11 @@ def check_kind(checkpoint: Checkpoint, data: Data) -> None:
     """
     if checkpoint.label_names and checkpoint.label_names != data.label_names:
         known, came = checkpoint.label_names, data.label_names
+        absent = [name for name in known if name not in came] if {*came} < {*known} else []
+        do = f": give data that have rows of {absent[0]!r} too" if absent else ""
         raise DataError(
             f"expected the {len(known)} classes that the model was trained on ({', '.join(known)[:60]}), "
-            f"got {len(came)} ({', '.join(came)[:60]})"
+            f"got {len(came)} ({', '.join(came)[:60]}){do}"
         )
     if checkpoint.input_size and checkpoint.input_size != data.input_size:
         raise DataError(f"expected inputs {checkpoint.input_size} as the model takes, got {data.input_size}")
