@@ -183,10 +183,8 @@ def test_another_class_must_not_be_missing(tmp_path: Path, capsys: pytest.Captur
     shutil.rmtree(tmp_path / "images" / "dog")
     code, _, err = cli(capsys, "forget", str(tmp_path / "o"), *data, "--classes", "cat", "--out", str(tmp_path / "u"))
     assert code == 2
-    assert (
-        "expected the 3 classes that the model was trained on (cat, dog, ship), got 2 (cat, ship): give data that have rows of 'dog' too"
-        in err
-    )
+    assert "expected the 3 classes that the model was trained on (cat, dog, ship), got 2 (cat, ship)" in err
+    assert "(cat, ship): give data that have rows of 'dog' too" in err
 
 
 def test_a_model_says_how_its_images_are_read(
