@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from expunge.errors import OutputError
-from expunge.files import check_free, file_hash, new_folder, settle, write_sum, write_text
+from expunge.files import RESULT, check_free, file_hash, lock, new_folder, settle, write_sum, write_text
 
 
 def fail_while_writing(path: Path, *, overwrite: bool) -> None:
@@ -116,6 +116,24 @@ def test_an_old_folder_that_is_half_removed_is_never_put_back(tmp_path: Path, mo
     (tmp_path / "run").rmdir()  # as between the two renames of another writer
     settle(tmp_path / "run")
     assert os.listdir(tmp_path) == []
+
+
+def test_files_are_written_where_the_file_system_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    (tmp_path / ".run-new-abcdefgh").mkdir()
+    for text in "ab":
+        with new_folder(tmp_path / "run", overwrite=True) as folder:
+            (folder / RESULT).write_text(text)
+            settle(tmp_path / "run")
+        write_text(tmp_path / "file", text, overwrite=True)
+    assert [(tmp_path / name).read_text() for name in ("run/result.json", "file")] == ["b", "b"]
+    assert sorted(os.listdir(tmp_path)) == [".run-new-abcdefgh", "file", "run"]  # it may be a living one's
+    handle = lock(tmp_path / "run")
+    assert handle is not None
+    os.close(handle)
 
 
 def test_leftovers_of_dead_processes_go_and_the_work_of_living_ones_stays(tmp_path: Path) -> None:

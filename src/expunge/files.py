@@ -26,6 +26,8 @@ from expunge.errors import OutputError
 
 NEW, OLD, GONE = "-new-", "-old", "-gone"
 """In the hidden name of what is being written, and at the end of that of what is being replaced and being removed."""
+NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK})
+"""How a file system says that it has no locks, as some of clusters do."""
 SUMS = "SHA256SUMS"
 """Hashes of a folder's files, as ``sha256sum --check`` reads them."""
 RESULT = "result.json"
@@ -192,14 +194,26 @@ def as_written(file: Path, found: str) -> bool:
 
 
 def lock(path: Path) -> int | None:
-    """Lock a folder or file for this process until the returned handle is closed; None if another has locked it."""
-    handle = os.open(path, os.O_RDONLY)
+    """Lock a folder or file for this process until the returned handle is closed; None if another has locked it.
+
+    Where the file system has no locks, there is none: two processes that write one place are then not kept apart.
+    """
+    handle = _open(path)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            os.close(handle)
+            if isinstance(error, BlockingIOError):
+                return None
+            raise
     return handle
+
+
+def _open(path: Path) -> int:
+    return os.open(
+        path, os.O_RDONLY if path.is_dir() else os.O_RDWR
+    )  # NFS locks no file that is open for reading alone
 
 
 def _stage(path: Path, make: Callable[..., str]) -> tuple[Path, int]:
@@ -222,13 +236,17 @@ def _make_file(**place: Any) -> str:
 
 @contextmanager
 def _dead(path: Path) -> Iterator[bool]:
-    """Give whether the process that made a hidden folder or file is gone; nobody else takes it for theirs meanwhile."""
+    """Give whether the process that made a hidden folder or file is gone; nobody else takes it for theirs meanwhile.
+
+    Where there are no locks nobody knows, and nothing counts as left behind.
+    """
+    handle, dead = None, False
+    with suppress(OSError):
+        handle = _open(path)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        dead = True
     try:
-        handle = lock(path)
-    except OSError:
-        handle = None
-    try:
-        yield handle is not None
+        yield dead
     finally:
         if handle is not None:
             os.close(handle)
