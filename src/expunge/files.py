@@ -211,9 +211,8 @@ def lock(path: Path) -> int | None:
 
 
 def _open(path: Path) -> int:
-    return os.open(
-        path, os.O_RDONLY if path.is_dir() else os.O_RDWR
-    )  # NFS locks no file that is open for reading alone
+    # NFS locks no file that is open for reading alone
+    return os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
 
 
 def _stage(path: Path, make: Callable[..., str]) -> tuple[Path, int]:

@@ -204,7 +204,7 @@ def as_rows(data: Rows | Dataset[Any] | DataLoader[Any], labels: Iterable[int] |
     if labels is None:
         labels = getattr(data, "targets", None)
     if labels is None:
-        labels = (_pair(data, index)[1] for index in range(len(data)))
+        labels = [_pair(data, index)[1] for index in range(len(data))]
     try:
         array = np.asarray([_whole(label) for label in labels], dtype=np.int64)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:

@@ -29,7 +29,7 @@ class Columns:
 
     @classmethod
     def of(cls, table: "DataFrame", categories: Collection[str], source: str) -> "Columns":
-        """Return the columns of training rows: means, deviations and values by scikit-learn.
+        """Return the columns of training rows: means and deviations by scikit-learn, values by pandas, sorted.
 
         Args:
             table: Columns of inputs alone.

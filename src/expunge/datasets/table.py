@@ -6,10 +6,10 @@
    is all zeros.
 4. A missing value is refused, with its row and column.
 
-Test rows are those of `test`, or else one row in five, held out class by class. Read by pandas; means, deviations and
-categories by scikit-learn: https://scikit-learn.org/stable/modules/preprocessing.html. They are those of all rows that
-the model was trained on, and its folder tells them: later rows become inputs in the same way, whatever has been added
-to the file or deleted from it.
+Test rows are those of `test`, or else one row in five, held out class by class. Read by pandas, standardised as
+by scikit-learn: https://scikit-learn.org/stable/modules/preprocessing.html. Means, deviations and categories are those
+of all rows that the model was trained on, and its folder tells them: later rows become inputs in the same way, whatever
+has been deleted from the file.
 """
 
 from collections.abc import Mapping

@@ -43,9 +43,8 @@ def _of_wide_bands(result: Result, reached: int) -> list[str]:
             told.append(f"{idle} of {len(of_level)} at level L{level}")
     if not told:
         return []
-    count = " and ".join(filter(None, [", ".join(told[:-1]), told[-1]]))
     return [
-        f"That every finding inside is evidence: {count} have the original inside their bands too, and "
+        f"That every finding inside is evidence: {' and '.join(told)} have the original inside their bands too, and "
         "cannot tell forgetting from doing nothing. With more retrained networks bands are narrower."
     ]
 
